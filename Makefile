@@ -1,0 +1,57 @@
+# Thin: each target makes .venv when there is none, then calls one tool.
+PYTHON ?= python3
+BIN := .venv/bin
+UV_VERSION := 0.13.9
+# Pages and tests run on one thread per process, so that results repeat.
+export OMP_NUM_THREADS = 1
+export MKL_NUM_THREADS = 1
+export OPENBLAS_NUM_THREADS = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help book test page update serve bench lock clean
+
+help:
+	@echo "make book               build the HTML book (makes .venv first)"
+	@echo "make test               run every check on package, pages and site"
+	@echo "make page PAGE=book/... execute one page and store its outputs"
+	@echo "make update             execute every page whose code changed"
+	@echo "make serve              build, then serve on http://localhost:8000"
+	@echo "make bench              run the benchmarks"
+	@echo "make lock               re-pin requirements.txt from pyproject.toml"
+
+.venv/installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: Python 3.11 or newer is needed; $(PYTHON) is" \
+	  "$$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@{ test -x $(BIN)/uv || $(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION); } \
+	  && $(BIN)/uv pip install -q -r requirements.txt || { \
+	  echo "make: the packages of requirements.txt could not be installed" \
+	  "(is there a network?). Nothing else was changed." >&2; exit 1; }
+	@touch $@
+
+book: .venv/installed
+	@$(BIN)/python tools/pages.py update
+	@$(BIN)/python tools/build.py
+
+test: .venv/installed
+	@$(BIN)/python tools/check.py
+
+page: .venv/installed
+	@$(BIN)/python tools/pages.py run "$(PAGE)"
+
+update: .venv/installed
+	@$(BIN)/python tools/pages.py update $(if $(FORCE),--force)
+
+serve: book
+	@echo "http://localhost:8000 (stop with Ctrl-C)"
+	@$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html
+
+bench: .venv/installed
+	@$(BIN)/python -m pytest -q benchmarks
+
+lock: .venv/installed
+	@$(BIN)/python tools/lock.py
+
+clean:
+	rm -rf _build .pytest_cache .mypy_cache .ruff_cache

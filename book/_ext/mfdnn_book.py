@@ -1,0 +1,228 @@
+"""Sphinx extension of the book: what ties statements, cells and topics together.
+
+* hides the .md side of each paired page, so that Sphinx reads the executed one
+* marks each cell that checks a statement, with a link to the statement
+* ``:::{lecture-map}``, ``:::{errata}``, ``:::{theorem-index}`` and
+  ``:::{verification-report}`` print tables made from the book's own files
+"""
+
+import json
+import re
+from pathlib import Path
+
+import yaml
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.addnodes import pending_xref
+from sphinx.util.docutils import SphinxDirective
+
+CHAPTERS = {
+    "1": "Optimization and stochastic gradient descent",
+    "2": "Shallow networks to multilayer perceptrons",
+    "3": "Convolutional networks",
+    "4": "Inverse problems and other applications",
+    "5": "Unsupervised learning and generative models",
+    "A": "Appendix: Monte Carlo and stochastic gradients",
+}
+
+
+def twins(source):
+    """Names (relative to the book) of the .md sides of all paired pages."""
+    return [
+        str(path.with_suffix(".md").relative_to(source))
+        for path in sorted(source.rglob("*.ipynb"))
+        if path.with_suffix(".md").exists() and "_build" not in path.parts
+    ]
+
+
+def hide_twins(app, config):
+    """Exclude the .md sides; runs before Sphinx looks for sources."""
+    config.exclude_patterns = [*config.exclude_patterns, *twins(Path(app.srcdir))]
+
+
+def checked_labels(metadata):
+    """Labels of the statements that a cell checks."""
+    return list(metadata.get("checks", []))
+
+
+def mark_checks(app, doctree):
+    """Put "Checks Lemma 1.2" above each cell that checks a statement."""
+    for cell in list(doctree.findall(nodes.container)):
+        labels = checked_labels(cell.get("cell_metadata", {}))
+        if cell.get("nb_element") != "cell_code" or not labels:
+            continue
+        note = nodes.paragraph("", "Checks ", classes=["checks-note"])
+        for i, label in enumerate(labels):
+            note += nodes.Text(", " if 0 < i < len(labels) - 1 else " and " * (i > 0))
+            note += reference(app.env.docname, label)
+        cell.parent.insert(cell.parent.index(cell), note)
+
+
+def reference(docname, label):
+    """An unresolved reference to a statement, as the role prf:ref makes it."""
+    return pending_xref(
+        "",
+        nodes.inline("", label),
+        refdoc=docname,
+        refdomain="prf",
+        reftype="ref",
+        reftarget=label,
+        refexplicit=False,
+        refwarn=True,
+    )
+
+
+def drop_repeated_ids(app, doctree, docname):
+    """Keep ids unique: sphinx-proof numbers neither its contents nor its proofs."""
+    for node in doctree.findall(nodes.Element):
+        if node.get("ids") in (["proof-content"], ["proof"]):
+            node["ids"] = []
+
+
+class MarkdownTable(SphinxDirective):
+    """A directive whose content is Markdown made by ``lines()``."""
+
+    def run(self):
+        """Parse the generated Markdown where the directive stands."""
+        parent = nodes.container(classes=["generated-table"])
+        source = StringList(self.lines(), source=self.env.docname)
+        self.state.nested_parse(source, self.content_offset, parent)
+        return parent.children
+
+    def read(self, name):
+        """A YAML file of the book, noted as a dependency of this page."""
+        path = Path(self.env.srcdir) / name
+        self.env.note_dependency(str(path))
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or []
+
+    def notebooks(self):
+        """(document name, notebook) of each page, noted as dependencies."""
+        source = Path(self.env.srcdir)
+        for path in sorted(source.rglob("*.ipynb")):
+            if "_build" in path.parts or not path.with_suffix(".md").exists():
+                continue
+            self.env.note_dependency(str(path))
+            name = str(path.relative_to(source).with_suffix(""))
+            yield name, json.loads(path.read_text(encoding="utf-8"))
+
+    def lines(self):
+        """The Markdown lines; each table defines its own."""
+        raise NotImplementedError
+
+
+class LectureMap(MarkdownTable):
+    """Every topic of the lecture, with the section that treats it."""
+
+    def lines(self):
+        """One table a chapter."""
+        topics = self.read("lecture-map.yml")
+        out = []
+        for key, title in CHAPTERS.items():
+            own = [t for t in topics if t["id"].split(".")[0] == key]
+            done = [t for t in own if t["page"] != "unwritten"]
+            name = title if key == "A" else f"Chapter {key}: {title}"
+            out += [f"**{name}** ({len(done)} of {len(own)} topics written)", ""]
+            if not done:
+                continue
+            out += ["| Topic | Title in the lecture | Where |", "|---|---|---|"]
+            for t in own:
+                where = "not written yet"
+                if t["page"] != "unwritten":
+                    where = f"{{ref}}`{t['section']}`"
+                out.append(f"| {t['id']} | {t['title']} | {where} |")
+            out.append("")
+        return out
+
+
+class Errata(MarkdownTable):
+    """What the lecture text gets wrong, and the section that shows it."""
+
+    def lines(self):
+        """A definition list, one entry an error."""
+        out = []
+        for entry in self.read("errata.yml"):
+            where = entry.get("section")
+            shown = f" Shown in {{ref}}`{where}`." if where else ""
+            out += [
+                f"Topic {entry['topic']}: {entry['title']}",
+                f": *The lecture says*: {entry['says']}",
+                "",
+                f"  *Right is*: {entry['right']}{shown}",
+                "",
+            ]
+        return out or ["No errors are listed yet."]
+
+
+STATEMENTS = ("theorem", "lemma", "proposition", "corollary", "definition", "algorithm")
+
+
+def statements(notebook):
+    """(kind, title, label) of each labelled statement of a page, in order."""
+    pattern = re.compile(r"^:{3,}\{prf:(\w+)\}[ \t]*([^\n]*)\n:label:[ \t]*(\S+)", re.M)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            for kind, title, label in pattern.findall("".join(cell["source"])):
+                if kind in STATEMENTS:
+                    yield kind, title, label
+
+
+def cell_labels(notebook):
+    """Labels that the cells of a page check, with repetition."""
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            yield from checked_labels(cell["metadata"])
+
+
+class TheoremIndex(MarkdownTable):
+    """All numbered statements, with what checks them."""
+
+    def lines(self):
+        """One row a statement, in the order of the book."""
+        books = list(self.notebooks())
+        checks = [label for _, book in books for label in cell_labels(book)]
+        unchecked = {e["label"]: e["why"] for e in self.read("unchecked.yml")}
+        out = ["| Statement | Name | Checked by |", "|---|---|---|"]
+        for _, book in books:
+            for _, title, label in statements(book):
+                count = checks.count(label)
+                how = f"{count} cell{'s' * (count > 1)}" if count else "none"
+                if label in unchecked:
+                    how = f"none: {unchecked[label]}"
+                out.append(f"| {{prf:ref}}`{label}` | {title} | {how} |")
+        return out
+
+
+class VerificationReport(MarkdownTable):
+    """What is executed and compared on each page, counted from the notebooks."""
+
+    def lines(self):
+        """One row a page."""
+        out = [
+            "| Page | Cells | Printed outputs compared | Figures compared "
+            "| Statements checked | Outputs not compared |",
+            "|---|---:|---:|---:|---:|---:|",
+        ]
+        for name, book in self.notebooks():
+            code = [c for c in book["cells"] if c["cell_type"] == "code"]
+            outputs = [o for c in code for o in c["outputs"]]
+            figures = sum("image/png" in o.get("data", {}) for o in outputs)
+            ignored = sum(
+                "nbval-ignore-output" in c["metadata"].get("tags", []) for c in code
+            )
+            out.append(
+                f"| {{doc}}`/{name}` | {len(code)} | {len(outputs) - figures} "
+                f"| {figures} | {len(set(cell_labels(book)))} | {ignored} |"
+            )
+        return out
+
+
+def setup(app):
+    """Register everything with Sphinx."""
+    app.connect("config-inited", hide_twins, priority=100)
+    app.connect("doctree-read", mark_checks)
+    app.connect("doctree-resolved", drop_repeated_ids)
+    app.add_directive("lecture-map", LectureMap)
+    app.add_directive("errata", Errata)
+    app.add_directive("theorem-index", TheoremIndex)
+    app.add_directive("verification-report", VerificationReport)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,16 @@
+"""What every page of the book does before its first line of mathematics."""
+
+import torch
+
+from mfdnn import plot
+
+
+def setup_page() -> None:
+    """Make a page's outputs repeatable and its figures legible.
+
+    Runs torch on one thread, because sums over several threads add in another
+    order and so round differently, and selects the book's figure style.
+    Source: the book's own convention (DESIGN, section 2).
+    """
+    torch.set_num_threads(1)
+    plot.use_style()

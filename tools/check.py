@@ -1,0 +1,49 @@
+"""Every check of the book, in order; `make test` calls this.
+
+1. ruff and mypy over the package and the tools
+2. one pytest run, in parallel over the cores: the package's unit tests, the
+   tests over the pages' sources, and nbval, which re-executes every page and
+   compares every output
+3. the HTML build, in which a warning is an error
+4. the tests over the built site, in a real browser
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+WORKERS = str(os.cpu_count() or 1)
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+STEPS = {
+    "lint": [sys.executable, "-m", "ruff", "check", "--no-cache", "."],
+    "types": [sys.executable, "-m", "mypy"],
+    "package, sources, pages": [
+        *PYTEST,
+        *("-n", WORKERS, "--dist", "loadfile"),
+        *("--nbval", "--nbval-current-env", "--nbval-cell-timeout", "120"),
+        *("book", "tests/package", "tests/book"),
+    ],
+    "build": [sys.executable, "tools/build.py"],
+    "site": [*PYTEST, "tests/site"],
+}
+
+
+def main():
+    """Run all steps, stop at none, fail when one failed."""
+    failed = []
+    for name, command in STEPS.items():
+        print(f"== {name}", flush=True)
+        start = time.perf_counter()
+        if subprocess.run(command, cwd=ROOT).returncode:
+            failed.append(name)
+        print(f"== {name}: {time.perf_counter() - start:.0f} s", flush=True)
+    if failed:
+        sys.exit(f"make test: failed: {', '.join(failed)}")
+    print("make test: everything holds")
+
+
+if __name__ == "__main__":
+    main()

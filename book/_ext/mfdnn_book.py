@@ -58,6 +58,17 @@ def mark_checks(app, doctree):
         cell.parent.insert(cell.parent.index(cell), note)
 
 
+def set_apart_proofs(app, doctree):
+    """Set the word "Proof." in italics, and keep it from the text's own words."""
+    for box in doctree.findall(nodes.admonition):
+        first = next(iter(box.findall(nodes.Text)), None)
+        if "proof" in box["classes"] and first and first.startswith("Proof. "):
+            rest = nodes.Text(first.removeprefix("Proof. "))
+            first.parent.replace(
+                first, [nodes.emphasis("", "Proof."), nodes.Text(" "), rest]
+            )
+
+
 def reference(docname, label):
     """An unresolved reference to a statement, as the role prf:ref makes it."""
     return pending_xref(
@@ -70,6 +81,11 @@ def reference(docname, label):
         refexplicit=False,
         refwarn=True,
     )
+
+
+def set_theme(app, config):
+    """Theme options that Jupyter Book has no name for."""
+    config.html_theme_options.update(navbar_persistent=[], show_toc_level=2)
 
 
 def drop_repeated_ids(app, doctree, docname):
@@ -219,7 +235,9 @@ class VerificationReport(MarkdownTable):
 def setup(app):
     """Register everything with Sphinx."""
     app.connect("config-inited", hide_twins, priority=100)
+    app.connect("config-inited", set_theme)
     app.connect("doctree-read", mark_checks)
+    app.connect("doctree-read", set_apart_proofs)
     app.connect("doctree-resolved", drop_repeated_ids)
     app.add_directive("lecture-map", LectureMap)
     app.add_directive("errata", Errata)

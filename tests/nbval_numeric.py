@@ -1,0 +1,160 @@
+"""nbval with numeric tolerance, figures, and limits on time and memory.
+
+nbval compares printed outputs to the letter and skips pictures. Here two
+numbers are equal within the cell's ``rtol`` and ``atol`` (metadata; default
+1e-4 and 1e-6), whole numbers only if they are the same (unless the cell states
+an ``rtol``), and two figures if their sizes agree and the root mean square of
+their pixel differences, on a scale from 0 to 1, is at most ``rms`` (default
+0.02). Everything else is compared by nbval itself.
+"""
+
+import base64
+import io
+import math
+import os
+import re
+import resource
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from nbval.plugin import IPyNbCell
+from PIL import Image
+
+RTOL, ATOL, RMS = 1e-4, 1e-6, 0.02
+PAGE_SECONDS, PAGE_GIB = 60, 3
+NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?(?![\w.])")
+WHOLE = re.compile(r"[-+]?\d+")
+
+nbval_compare = IPyNbCell.compare_outputs
+
+
+def same_number(new, old, rtol, atol):
+    """Two printed numbers, equal within the tolerance; rtol None: the default."""
+    if rtol is None and WHOLE.fullmatch(new) and WHOLE.fullmatch(old):
+        return int(new) == int(old)
+    tolerance = {"rel_tol": RTOL if rtol is None else rtol, "abs_tol": atol}
+    return math.isclose(float(new), float(old), **tolerance)
+
+
+def adopt(new, old, rtol=None, atol=ATOL):
+    """``old`` where ``new`` differs from it only within tolerance, else ``new``."""
+    if NUMBER.split(new) != NUMBER.split(old):
+        return new
+    pairs = zip(NUMBER.findall(new), NUMBER.findall(old), strict=True)
+    return old if all(same_number(a, b, rtol, atol) for a, b in pairs) else new
+
+
+def pixels(png):
+    """A PNG in base64 as an array of RGB values from 0 to 1."""
+    image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    return np.asarray(image, dtype=float) / 255
+
+
+def figure_difference(new, old):
+    """Root mean square difference of two pictures; infinity if sizes differ."""
+    a, b = pixels(new), pixels(old)
+    return float(np.sqrt(np.mean((a - b) ** 2))) if a.shape == b.shape else math.inf
+
+
+def texts(output):
+    """(container, key) of each text of an output that carries numbers."""
+    if output.get("output_type") == "stream":
+        yield output, "text"
+    for kind in output.get("data", {}):
+        if kind.startswith("text/"):
+            yield output["data"], kind
+
+
+def compare_outputs(cell, test, ref, skip_compare=None):
+    """Adopt what agrees within tolerance, compare figures, leave the rest to nbval."""
+    metadata = cell.cell.metadata
+    options = {"rtol": metadata.get("rtol"), "atol": metadata.get("atol", ATOL)}
+    for new, old in zip(test, ref, strict=False):
+        stored = {key: box[key] for box, key in texts(old)}
+        for box, key in texts(new):
+            if key in stored:
+                box[key] = adopt(box[key], stored[key], **options)
+    if not nbval_compare(cell, test, ref, skip_compare):
+        return False
+    limit = metadata.get("rms", RMS)
+    for new, old in zip(pictures(test), pictures(ref), strict=False):
+        difference = figure_difference(new, old)
+        if difference > limit:
+            cell.comparison_traceback.append(
+                f"the figure changed: rms difference {difference:.3f}, limit {limit}"
+            )
+            return False
+    return True
+
+
+def pictures(outputs):
+    """The PNGs among the outputs, in order."""
+    data = [output.get("data", {}) for output in outputs]
+    return [d["image/png"] for d in data if "image/png" in d]
+
+
+IPyNbCell.compare_outputs = compare_outputs
+
+
+def pytest_configure(config):
+    """Run kernels on one thread, as `make update` does."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"
+    config.page_seconds = defaultdict(float)
+    config.page_peaks = [0.0]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report):
+    """Add a cell's time to its page's."""
+    if ".ipynb" in report.nodeid and CONFIG:
+        CONFIG[0].page_seconds[report.nodeid.split("::")[0]] += report.duration
+
+
+CONFIG = []
+
+
+def pytest_sessionstart(session):
+    """Remember the configuration for the hook above, which does not get it."""
+    CONFIG[:] = [session.config]
+
+
+def peak_gib():
+    """Memory of the largest kernel that this process has started, in GiB."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    """Fail the run when a page takes too long or too much memory."""
+    config = session.config
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["peak_gib"] = peak_gib()
+        return
+    if not config.page_seconds:
+        return
+    config.page_peaks.append(peak_gib())
+    slow = max(config.page_seconds.values()) > PAGE_SECONDS
+    if (slow or max(config.page_peaks) > PAGE_GIB) and session.exitstatus == 0:
+        session.exitstatus = 1
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """Take the memory figure of a parallel worker."""
+    CONFIG[0].page_peaks.append(getattr(node, "workeroutput", {}).get("peak_gib", 0.0))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print the time of each page and the largest memory."""
+    config = terminalreporter.config
+    if not config.page_seconds:
+        return
+    terminalreporter.section("pages")
+    for page, seconds in sorted(config.page_seconds.items()):
+        mark = "  TOO LONG" if seconds > PAGE_SECONDS else ""
+        terminalreporter.line(f"{seconds:6.1f} s  {page}{mark}")
+    peak = max(config.page_peaks)
+    mark = "  TOO MUCH" if peak > PAGE_GIB else ""
+    terminalreporter.line(f"largest kernel: {peak:.2f} GiB{mark}")

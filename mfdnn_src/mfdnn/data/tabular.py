@@ -25,8 +25,8 @@ def diabetes() -> tuple[Tensor, Tensor]:
     from sklearn.datasets import load_diabetes
 
     features, target = load_diabetes(return_X_y=True, scaled=False)
-    X = torch.as_tensor(features, dtype=torch.float64)  # noqa: N806 (matrix)
-    Y = torch.as_tensor(target, dtype=torch.float64)  # noqa: N806
+    X = torch.as_tensor(features, dtype=torch.float64)
+    Y = torch.as_tensor(target, dtype=torch.float64)
     return standardize(X), standardize(Y)
 
 

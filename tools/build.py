@@ -1,5 +1,6 @@
 """Build the HTML book with warnings as errors, and say where it is."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ def build(quiet=True):
     result = subprocess.run(command, cwd=ROOT, capture_output=quiet, text=True)
     if result.returncode or not (ROOT / "_build/html/index.html").exists():
         lines = (result.stdout + result.stderr).splitlines() if quiet else []
-        told = [s for s in lines if "WARNING" in s or "rror" in s] or lines[-30:]
+        told = [s for s in lines if re.search("WARNING|ERROR|[Ee]rror:", s)] or lines[-30:]
         sys.exit("\n".join([*told, "make: the book was not built; see above."]))
 
 

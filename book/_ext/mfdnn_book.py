@@ -8,6 +8,7 @@
 
 import json
 import re
+import zlib
 from pathlib import Path
 
 import yaml
@@ -86,6 +87,19 @@ def reference(docname, label):
 def set_theme(app, config):
     """Theme options that Jupyter Book has no name for."""
     config.html_theme_options.update(navbar_persistent=[], show_toc_level=2)
+
+
+def drop_thebe(app, pagename, templatename, context, doctree):
+    """Leave out the scripts of live cells while they are switched off."""
+    if not app.config.html_theme_options.get("launch_buttons", {}).get("thebe"):
+        scripts = context.get("script_files", [])
+        context["script_files"] = [s for s in scripts if not about_thebe(s)]
+
+
+def about_thebe(script):
+    """Whether a script file or an inline script belongs to sphinx-thebe."""
+    body = getattr(script, "attributes", {}).get("body") or ""
+    return "thebe" in f"{getattr(script, 'filename', script)}{body}".lower()
 
 
 def drop_repeated_ids(app, doctree, docname):
@@ -239,8 +253,14 @@ def setup(app):
     app.connect("doctree-read", mark_checks)
     app.connect("doctree-read", set_apart_proofs)
     app.connect("doctree-resolved", drop_repeated_ids)
+    app.connect("html-page-context", drop_thebe, priority=900)
     app.add_directive("lecture-map", LectureMap)
     app.add_directive("errata", Errata)
     app.add_directive("theorem-index", TheoremIndex)
     app.add_directive("verification-report", VerificationReport)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+    return {
+        "version": "1",
+        "env_version": zlib.crc32(Path(__file__).read_bytes()),  # rebuild on change
+        "parallel_read_safe": True,
+        "parallel_write_safe": True,
+    }

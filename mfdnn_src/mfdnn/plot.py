@@ -22,7 +22,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.titlesize": 12,
     "figure.constrained_layout.use": True,
-    "figure.dpi": 200,
+    "figure.dpi": 160,
     "figure.figsize": (6.4, 3.8),
     "font.size": 11.5,
     "grid.alpha": 0.25,

@@ -17,7 +17,9 @@ def build(quiet=True):
     result = subprocess.run(command, cwd=ROOT, capture_output=quiet, text=True)
     if result.returncode or not (ROOT / "_build/html/index.html").exists():
         lines = (result.stdout + result.stderr).splitlines() if quiet else []
-        told = [s for s in lines if re.search("WARNING|ERROR|[Ee]rror:", s)] or lines[-30:]
+        told = [s for s in lines if re.search("WARNING|ERROR|[Ee]rror:", s)] or lines[
+            -30:
+        ]
         sys.exit("\n".join([*told, "make: the book was not built; see above."]))
 
 

@@ -102,6 +102,24 @@ def about_thebe(script):
     return "thebe" in f"{getattr(script, 'filename', script)}{body}".lower()
 
 
+PUNCTUATION = re.compile(r"[.,;:!?)\]\u2019\u201d\u2013-]+\w*")
+
+
+def keep_punctuation_with_formulas(app, doctree, docname):
+    """Let no line begin with the full stop or comma that ends a formula."""
+    for formula in list(doctree.findall(nodes.math)):
+        parent = formula.parent
+        at = parent.index(formula)
+        after = parent[at + 1] if at + 1 < len(parent) else None
+        found = isinstance(after, nodes.Text) and PUNCTUATION.match(after)
+        if not found:
+            continue
+        parent.remove(formula)
+        parent.replace(after, nodes.Text(after[found.end() :]))
+        box = nodes.inline("", "", formula, nodes.Text(found[0]), classes=["nobr"])
+        parent.insert(at, box)
+
+
 def drop_repeated_ids(app, doctree, docname):
     """Keep ids unique: sphinx-proof numbers neither its contents nor its proofs."""
     for node in doctree.findall(nodes.Element):
@@ -253,6 +271,7 @@ def setup(app):
     app.connect("doctree-read", mark_checks)
     app.connect("doctree-read", set_apart_proofs)
     app.connect("doctree-resolved", drop_repeated_ids)
+    app.connect("doctree-resolved", keep_punctuation_with_formulas)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.add_directive("lecture-map", LectureMap)
     app.add_directive("errata", Errata)

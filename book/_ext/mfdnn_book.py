@@ -144,18 +144,28 @@ class MarkdownTable(SphinxDirective):
         return yaml.safe_load(path.read_text(encoding="utf-8")) or []
 
     def notebooks(self):
-        """(document name, notebook) of each page, noted as dependencies."""
-        source = Path(self.env.srcdir)
-        for path in sorted(source.rglob("*.ipynb")):
-            if "_build" in path.parts or not path.with_suffix(".md").exists():
-                continue
-            self.env.note_dependency(str(path))
-            name = str(path.relative_to(source).with_suffix(""))
-            yield name, json.loads(path.read_text(encoding="utf-8"))
+        """(document name, notebook) of each page in the order of the book."""
+        toc = Path(self.config.external_toc_path)
+        for name in listed(yaml.safe_load(toc.read_text(encoding="utf-8"))):
+            path = Path(self.env.srcdir) / f"{name}.ipynb"
+            if path.exists():
+                self.env.note_dependency(str(path))
+                yield name, json.loads(path.read_text(encoding="utf-8"))
 
     def lines(self):
         """The Markdown lines; each table defines its own."""
         raise NotImplementedError
+
+
+def listed(toc):
+    """All files named in a table of contents, in order."""
+    if isinstance(toc, dict):
+        if "file" in toc:
+            yield toc["file"]
+        toc = list(toc.values())
+    if isinstance(toc, list):
+        for entry in toc:
+            yield from listed(entry)
 
 
 class LectureMap(MarkdownTable):
@@ -231,11 +241,11 @@ class TheoremIndex(MarkdownTable):
         unchecked = {e["label"]: e["why"] for e in self.read("unchecked.yml")}
         out = ["| Statement | Name | Checked by |", "|---|---|---|"]
         for _, book in books:
-            for _, title, label in statements(book):
+            for kind, title, label in statements(book):
                 count = checks.count(label)
-                how = f"{count} cell{'s' * (count > 1)}" if count else "none"
-                if label in unchecked:
-                    how = f"none: {unchecked[label]}"
+                how = f"{count} cell{'s' * (count > 1)}"
+                if not count:
+                    how = unchecked.get(label, f"({kind})")
                 out.append(f"| {{prf:ref}}`{label}` | {title} | {how} |")
         return out
 

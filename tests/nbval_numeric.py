@@ -14,11 +14,10 @@ import math
 import os
 import re
 import resource
-from collections import defaultdict
 
 import numpy as np
 import pytest
-from nbval.plugin import IPyNbCell
+from nbval.plugin import IPyNbCell, IPyNbFile
 from PIL import Image
 
 RTOL, ATOL, RMS = 1e-4, 1e-6, 0.02
@@ -97,64 +96,63 @@ def pictures(outputs):
 IPyNbCell.compare_outputs = compare_outputs
 
 
+def usage():
+    """CPU seconds of all kernels that have ended, and GiB of the largest one."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20
+
+
+PAGES = {}  # name of a page: CPU seconds
+PEAK = [0.0]  # GiB
+nbval_teardown = IPyNbFile.teardown
+
+
+def teardown(page):
+    """Stop the page's kernel and note what it used."""
+    before, _ = usage()
+    nbval_teardown(page)
+    after, PEAK[0] = usage()
+    PAGES[page.nodeid] = after - before
+
+
+IPyNbFile.teardown = teardown
+
+
 def pytest_configure(config):
     """Run kernels on one thread, as `make update` does."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
-    config.page_seconds = defaultdict(float)
-    config.page_peaks = [0.0]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_logreport(report):
-    """Add a cell's time to its page's."""
-    if ".ipynb" in report.nodeid and CONFIG:
-        CONFIG[0].page_seconds[report.nodeid.split("::")[0]] += report.duration
-
-
-CONFIG = []
-
-
-def pytest_sessionstart(session):
-    """Remember the configuration for the hook above, which does not get it."""
-    CONFIG[:] = [session.config]
-
-
-def peak_gib():
-    """Memory of the largest kernel that this process has started, in GiB."""
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+def too_much():
+    """Whether a page used more than a page may."""
+    return max(PAGES.values(), default=0) > PAGE_SECONDS or PEAK[0] > PAGE_GIB
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session):
     """Fail the run when a page takes too long or too much memory."""
-    config = session.config
-    if hasattr(config, "workeroutput"):
-        config.workeroutput["peak_gib"] = peak_gib()
-        return
-    if not config.page_seconds:
-        return
-    config.page_peaks.append(peak_gib())
-    slow = max(config.page_seconds.values()) > PAGE_SECONDS
-    if (slow or max(config.page_peaks) > PAGE_GIB) and session.exitstatus == 0:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["pages"] = [PAGES, PEAK[0]]
+    elif too_much() and session.exitstatus == 0:
         session.exitstatus = 1
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error):
-    """Take the memory figure of a parallel worker."""
-    CONFIG[0].page_peaks.append(getattr(node, "workeroutput", {}).get("peak_gib", 0.0))
+    """Take over what a parallel worker noted."""
+    pages, peak = getattr(node, "workeroutput", {}).get("pages", ({}, 0.0))
+    PAGES.update(pages)
+    PEAK[0] = max(PEAK[0], peak)
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Print the time of each page and the largest memory."""
-    config = terminalreporter.config
-    if not config.page_seconds:
+    """Print the CPU time of each page and the largest memory."""
+    if not PAGES:
         return
-    terminalreporter.section("pages")
-    for page, seconds in sorted(config.page_seconds.items()):
+    terminalreporter.section("CPU time of the pages")
+    for page, seconds in sorted(PAGES.items()):
         mark = "  TOO LONG" if seconds > PAGE_SECONDS else ""
         terminalreporter.line(f"{seconds:6.1f} s  {page}{mark}")
-    peak = max(config.page_peaks)
-    mark = "  TOO MUCH" if peak > PAGE_GIB else ""
-    terminalreporter.line(f"largest kernel: {peak:.2f} GiB{mark}")
+    mark = "  TOO MUCH" if PEAK[0] > PAGE_GIB else ""
+    terminalreporter.line(f"largest process: {PEAK[0]:.2f} GiB{mark}")

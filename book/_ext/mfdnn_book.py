@@ -71,12 +71,12 @@ def set_apart_proofs(app, doctree):
 
 
 def reference(docname, label):
-    """An unresolved reference to a statement, as the role prf:ref makes it."""
+    """An unresolved reference to a statement or exercise, as its role makes it."""
     return pending_xref(
         "",
         nodes.inline("", label),
         refdoc=docname,
-        refdomain="prf",
+        refdomain="std" if label.startswith("ex-") else "prf",
         reftype="ref",
         reftarget=label,
         refexplicit=False,
@@ -121,10 +121,11 @@ def keep_punctuation_with_formulas(app, doctree, docname):
 
 
 def drop_repeated_ids(app, doctree, docname):
-    """Keep ids unique: sphinx-proof numbers neither its contents nor its proofs."""
+    """Drop the ids that sphinx-proof and sphinx-exercise give to every box."""
+    repeated = {"proof", "proof-content", "exercise-content", "solution-content"}
     for node in doctree.findall(nodes.Element):
-        if node.get("ids") in (["proof-content"], ["proof"]):
-            node["ids"] = []
+        if repeated & set(node.get("ids", [])):
+            node["ids"] = [s for s in node["ids"] if s not in repeated]
 
 
 class MarkdownTable(SphinxDirective):

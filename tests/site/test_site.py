@@ -145,12 +145,15 @@ LUMINANCE = """selector => {
     const v = c[i] / 255
     return w * (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
   }).reduce((a, b) => a + b)
-  return [...document.querySelectorAll(selector)].map(e => {
-    let ground = e
-    while (ground && (colour(ground, 'backgroundColor')[3] ?? 1) === 0)
-      ground = ground.parentElement
-    const back = ground ? colour(ground, 'backgroundColor') : [255, 255, 255]
-    const [a, b] = [light(colour(e, 'color')), light(back)]
+  const ground = e => {  // colours of all ancestors, laid over white
+    const layers = []
+    for (let a = e; a; a = a.parentElement) layers.unshift(colour(a, 'backgroundColor'))
+    return layers.reduce((under, [r, g, b, alpha = 1]) =>
+      [r, g, b].map((c, i) => alpha * c + (1 - alpha) * under[i]), [255, 255, 255])
+  }
+  const shown = [...document.querySelectorAll(selector)].filter(e => e.offsetParent)
+  return shown.map(e => {
+    const [a, b] = [light(colour(e, 'color')), light(ground(e))]
     return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)
   })
 }"""

@@ -27,6 +27,14 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
 ROOT = Path(__file__).resolve().parents[1]
+METADATA = {  # no versions: the same on every machine
+    "kernelspec": {
+        "display_name": "Python 3",
+        "language": "python",
+        "name": "python3",
+    },
+    "language_info": {"name": "python"},
+}
 TIME_LIMIT = 120  # seconds a cell
 SETUP = """\
 # Every page starts with this cell. On Colab it installs the package.
@@ -77,16 +85,7 @@ def read_source(path, root):
     """The notebook that a .md side stands for, without outputs."""
     text = path.read_text(encoding="utf-8")
     notebook = jupytext.reads(text, fmt="md:myst")
-    notebook.metadata = nbformat.from_dict(
-        {
-            "kernelspec": {
-                "display_name": "Python 3",
-                "language": "python",
-                "name": "python3",
-            },
-            "language_info": {"name": "python"},
-        }
-    )
+    notebook.metadata = nbformat.from_dict(METADATA)
     seen = {}
     setup = SETUP.format(url=repository_url(root))
     for cell in notebook.cells:
@@ -157,6 +156,7 @@ def execute(notebook, folder):
         reason = plain.splitlines()[-1] if plain else type(error).__name__
         first = cell.source.strip().splitlines()[0] if cell else ""
         raise PageError(f"cell {number} ({first!r}) fails: {reason}") from None
+    notebook.metadata = nbformat.from_dict(METADATA)
     tidy_outputs(notebook)
 
 

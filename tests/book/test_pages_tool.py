@@ -64,8 +64,9 @@ def test_words_change_without_execution(book):
 def test_second_execution_changes_nothing(book):
     path = book / "book/page.md"
     before = path.with_suffix(".ipynb").read_bytes()
-    page_tool.make_page(path, book, force=True)
-    assert path.with_suffix(".ipynb").read_bytes() == before
+    for force in (True, False):
+        page_tool.make_page(path, book, force=force)
+        assert path.with_suffix(".ipynb").read_bytes() == before
 
 
 def test_setup_cell_follows_the_configuration(book):

@@ -47,8 +47,15 @@ serve: book
 	@echo "http://localhost:8000 (stop with Ctrl-C)"
 	@$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html
 
-bench: .venv/installed
-	@$(BIN)/python -m pytest -q benchmarks
+# An environment of its own: the book's stays as it is tested.
+.venv/bench/installed: .venv/installed
+	@$(BIN)/uv venv -q --clear -p $(BIN)/python .venv/bench
+	@$(BIN)/uv pip install -q -p .venv/bench/bin/python -r requirements.txt -e '.[bench]'
+	@touch $@
+
+bench: .venv/bench/installed
+	@.venv/bench/bin/python -m pytest -q -p no:cacheprovider benchmarks \
+	  --benchmark-sort=min --benchmark-columns=min,median,rounds
 
 lock: .venv/installed
 	@$(BIN)/python tools/lock.py

@@ -1,5 +1,29 @@
 """Data sets as tensors. By default real data that ships with the dependencies."""
 
+from mfdnn.data import augment, toy
+from mfdnn.data.batches import Batches
+from mfdnn.data.embedded import digits, phantom, photo_crops, restoration_crops
+from mfdnn.data.full import cifar10, fashion_mnist, kmnist, mnist
+from mfdnn.data.sets import DataError, LabelledImages, image_set, to_unit
 from mfdnn.data.tabular import diabetes
+from mfdnn.data.voc import PascalVOC
 
-__all__ = ["diabetes"]
+__all__ = [
+    "Batches",
+    "DataError",
+    "LabelledImages",
+    "PascalVOC",
+    "augment",
+    "cifar10",
+    "diabetes",
+    "digits",
+    "fashion_mnist",
+    "image_set",
+    "kmnist",
+    "mnist",
+    "phantom",
+    "photo_crops",
+    "restoration_crops",
+    "to_unit",
+    "toy",
+]

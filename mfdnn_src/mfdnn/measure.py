@@ -1,0 +1,281 @@
+"""How good, how large and how fast: the numbers that the book reports."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from mfdnn.trace import trace
+
+Nats = TypeVar("Nats", float, Tensor)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def accuracy(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
+    """Return the share of examples whose label is among the k largest logits.
+
+    Of equal logits the one of the smaller class counts as larger, so that a
+    network with constant outputs does not look good. An example whose own logit
+    is NaN counts as wrong.
+
+    Args:
+        logits: shape (N, C); any increasing function of them does as well.
+        labels: class indices, shape (N,).
+        k: how many guesses are allowed, 1 to C.
+
+    Returns:
+        a number in [0, 1], shape (), on the device of the logits.
+
+    Raises:
+        ValueError: if the shapes do not fit, or k is not in 1, ..., C.
+
+    Source: lecture topic 3.21.
+
+    >>> logits = torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
+    >>> labels = torch.tensor([0, 1])
+    >>> accuracy(logits, labels).item(), accuracy(logits, labels, k=2).item()
+    (0.5, 1.0)
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
+        shapes = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
+        raise ValueError(f"logits and labels have shapes {shapes}, not (N, C) and (N,)")
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    if not 1 <= k <= len(classes):
+        raise ValueError(f"k must be in 1, ..., {len(classes)}, not {k}")
+    own = logits.gather(1, labels[:, None])  # (N, 1)
+    tied = (logits == own) & (classes < labels[:, None])  # (N, C)
+    rank = (~(logits <= own) | tied).sum(dim=1)  # (N,): how many come before the label
+    return (rank < k).float().mean()
+
+
+def confusion(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Count how often each class was taken for each class.
+
+    Args:
+        predictions: predicted class indices, shape (N,).
+        labels: true class indices, shape (N,).
+        classes: the number of classes C.
+
+    Returns:
+        counts, shape (C, C), int64: row i, column j holds how many examples of
+        class i were predicted to be of class j.
+
+    Raises:
+        ValueError: if the shapes differ, or an index is not in 0, ..., C - 1.
+
+    Source: standard; scikit-learn's confusion_matrix has the same orientation.
+    """
+    if predictions.ndim != 1 or predictions.shape != labels.shape:
+        shapes = f"{tuple(predictions.shape)} and {tuple(labels.shape)}"
+        raise ValueError(f"predictions and labels have shapes {shapes}, not both (N,)")
+    both = torch.stack([labels, predictions])
+    if both.numel() and not 0 <= both.min() <= both.max() < classes:
+        raise ValueError(f"a class index is not in 0, ..., {classes - 1}")
+    cells = labels * classes + predictions
+    return torch.bincount(cells, minlength=classes**2).view(classes, classes)
+
+
+def psnr(x: Tensor, y: Tensor, peak: float = 1.0) -> Tensor:
+    """Return the peak signal-to-noise ratio of images, in decibels.
+
+    Args:
+        x: images of floating point, shape (..., C, H, W).
+        y: the images to compare with, same shape; the order does not matter.
+        peak: the largest possible value, 1 for images in [0, 1].
+
+    Returns:
+        one value an image, shape (...), infinite where the images are equal.
+        What papers report for a test set is the mean of these.
+
+    Raises:
+        ValueError: if the shapes differ or the images hold integers.
+
+    Source: standard; agrees with scikit-image's peak_signal_noise_ratio.
+    """
+    x, y = _image_pair(x, y)
+    mse = (x - y).square().mean(dim=(-3, -2, -1))
+    return -10 * torch.log10(mse / peak**2)
+
+
+def ssim(x: Tensor, y: Tensor, peak: float = 1.0) -> Tensor:
+    """Return the structural similarity of images, at most 1.
+
+    Local means, variances and covariances have a Gaussian window of 11 by 11
+    pixels, standard deviation 1.5; windows that stick out are left out. Colours
+    are compared one by one and averaged.
+
+    Args:
+        x: images of floating point, shape (..., C, H, W), H and W at least 11.
+        y: the images to compare with, same shape; the order does not matter.
+        peak: the range of the values, 1 for images in [0, 1].
+
+    Returns:
+        one value an image, shape (...).
+
+    Raises:
+        ValueError: if the shapes differ, the images hold integers or are smaller
+            than the window.
+
+    Source: Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment: from
+    error visibility to structural similarity" (2004).
+    """
+    x, y = _image_pair(x, y)
+    if min(x.shape[-2:]) < 11:
+        raise ValueError(f"images of shape {tuple(x.shape)} are smaller than 11 by 11")
+    mu_x, mu_y, xx, yy, xy = _blur(torch.stack([x, y, x * x, y * y, x * y])).unbind()
+    var_x, var_y, cov = xx - mu_x**2, yy - mu_y**2, xy - mu_x * mu_y
+    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+    similar = (2 * mu_x * mu_y + c1) * (2 * cov + c2)
+    similar = similar / ((mu_x**2 + mu_y**2 + c1) * (var_x + var_y + c2))
+    return similar.mean(dim=(-3, -2, -1))
+
+
+def _image_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    if x.shape != y.shape or x.ndim < 3:
+        shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
+        raise ValueError(f"images have shapes {shapes}, not both (..., C, H, W)")
+    if not (x.is_floating_point() and y.is_floating_point()):
+        raise ValueError("images of integers: convert them to [0, 1] first")
+    dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+    return x.to(dtype), y.to(dtype)
+
+
+def _blur(maps: Tensor) -> Tensor:
+    """Average with a Gaussian window: (..., H, W) to (..., H - 10, W - 10).
+
+    As a sum of shifted maps, not as a convolution: on a GPU that one may round
+    to TF32, and the variances are small differences of these averages.
+    """
+    window = [math.exp(-0.5 * (i / 1.5) ** 2) for i in range(-5, 6)]
+    weights = [w / sum(window) for w in window]
+    H, W = maps.shape[-2] - 10, maps.shape[-1] - 10
+    rows = sum(w * maps[..., i : i + H, :] for i, w in enumerate(weights))
+    assert isinstance(rows, Tensor)
+    blurred = sum(w * rows[..., i : i + W] for i, w in enumerate(weights))
+    assert isinstance(blurred, Tensor)
+    return blurred
+
+
+def bits_per_dim(nats: Nats, dims: int) -> Nats:
+    """Convert a negative log-likelihood from nats to bits per dimension.
+
+    A density of pixels in 0, ..., 255 (with uniform noise in [0, 1] added) gives
+    the number that papers report. A density of the same pixels divided by 256
+    gives 8 less: add log2(256).
+
+    Args:
+        nats: -log p(x) with the natural logarithm, a number or any shape.
+        dims: the number of dimensions of one x, 3072 for a 3x32x32 image.
+
+    Returns:
+        nats / (dims log 2), a number or the same shape.
+
+    Raises:
+        ValueError: if dims is not positive.
+
+    Source: standard; Theis, van den Oord and Bethge, "A note on the evaluation
+    of generative models" (2016).
+
+    >>> bits_per_dim(3072 * math.log(256), 3072)
+    8.0
+    """
+    if dims < 1:
+        raise ValueError(f"the number of dimensions must be positive, not {dims}")
+    return nats / (dims * math.log(2))
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Count a network's parameters, frozen ones too, shared ones once.
+
+    Args:
+        model: the network. Buffers (running means and the like) do not count.
+
+    Returns:
+        the number of weights and biases.
+
+    Source: lecture topic 3.80.
+
+    >>> count_parameters(nn.Linear(784, 10))
+    7850
+    """
+    return sum(p.numel() for p in model.parameters())
+
+
+def count_multiplies(model: nn.Module, shape: Sequence[int]) -> int:
+    """Count the multiplications in the linear and convolutional layers.
+
+    One multiplication a weight and place where it is used, padding included;
+    these are the "multiply-accumulates" (MACs) of papers, half the FLOPs. Biases,
+    normalisation and activations are left out, and so are products that are no
+    such layer (attention, ``F.conv2d``).
+
+    Args:
+        model: the network. It runs once on a zero input (``mfdnn.trace``).
+        shape: the shape of one example, for instance (3, 32, 32).
+
+    Returns:
+        the number of multiplications for one example.
+
+    Source: standard; He, Zhang, Ren and Sun, "Deep residual learning for image
+    recognition" (2016), count the same way.
+
+    >>> count_multiplies(nn.Conv2d(3, 64, 5), (3, 32, 32)) == 28 * 28 * 64 * 3 * 5 * 5
+    True
+    """
+    total = 0
+    for call in trace(model, shape):
+        layer = call.module
+        if isinstance(layer, nn.Linear):
+            total += math.prod(call.output) * layer.in_features
+        elif isinstance(layer, CONVOLUTIONS):
+            total += math.prod(call.output) * layer.weight[0].numel()
+        elif isinstance(layer, TRANSPOSED):
+            total += math.prod(call.input) * layer.weight[0].numel()
+    return total
+
+
+def throughput(
+    step: Callable[[Tensor], object],
+    images: Tensor,
+    repeats: int = 10,
+    warmup: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Measure how many images a second a step processes.
+
+    Args:
+        step: what to time: a training step, or a network (then under
+            ``torch.no_grad()``).
+        images: one batch, shape (B, ...), given to every call; its device is
+            waited for before the clock is read.
+        repeats: how many calls are timed together.
+        warmup: how many calls come first, untimed (allocation, compilation).
+        clock: a function that returns seconds.
+
+    Returns:
+        images per second, the mean over the repeats.
+
+    Raises:
+        ValueError: if repeats is not positive or warmup is negative.
+
+    Source: the book's own convention.
+    """
+    if repeats < 1 or warmup < 0:
+        raise ValueError(f"cannot time {repeats} repeats after {warmup} to warm up")
+    for _ in range(warmup):
+        step(images)
+    _wait_for(images.device)
+    start = clock()
+    for _ in range(repeats):
+        step(images)
+    _wait_for(images.device)
+    return repeats * len(images) / (clock() - start)
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

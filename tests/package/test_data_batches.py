@@ -1,0 +1,273 @@
+"""Batches against DataLoader, augmentation against torchvision, pixel by pixel."""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from mfdnn.data import Batches, augment, to_unit
+from scipy import stats
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as tv
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def images(count=64, channels=3, height=12, width=10, seed=0):
+    """Random pixels, no two alike, uint8."""
+    size = (count, channels, height, width)
+    return torch.randint(1, 256, size, generator=rng(seed), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 5, 17, 100])
+def test_unshuffled_batches_are_data_loaders(batch_size):
+    x, y = torch.randn(17, 3), torch.arange(17)
+    ours = Batches(x, y, batch_size)
+    theirs = DataLoader(TensorDataset(x, y), batch_size)
+    assert len(ours) == len(theirs)
+    for _ in range(2):
+        for (a, b), (c, d) in zip(ours, theirs, strict=True):
+            assert torch.equal(a, c) and torch.equal(b, d)
+
+
+def test_an_epoch_is_a_permutation_and_pairs_stay_together():
+    x = torch.arange(50)
+    batches = Batches(x, x * 10, 8, rng())
+    epochs = [list(batches) for _ in range(3)]
+    orders = [torch.cat([a for a, _ in epoch]) for epoch in epochs]
+    for epoch, order in zip(epochs, orders, strict=True):
+        assert sorted(order.tolist()) == list(range(50))
+        assert torch.equal(torch.cat([b for _, b in epoch]), order * 10)
+        assert [len(a) for a, _ in epoch] == [8] * 6 + [2]
+    assert not any(torch.equal(a, b) for a, b in itertools.pairwise(orders))
+
+
+def test_permutations_are_uniform():
+    batches = Batches(torch.arange(4), torch.arange(4), 4, rng())
+    counts = {p: 0 for p in itertools.permutations(range(4))}
+    for _ in range(2400):
+        counts[tuple(next(iter(batches))[0].tolist())] += 1
+    assert stats.chisquare(list(counts.values())).pvalue > 1e-3
+
+
+def test_the_generators_state_repeats_the_epochs():
+    x = images(40)
+    flip = augment.Flip()
+    batches = Batches(x, torch.arange(40), 7, rng(), flip)
+    list(batches)
+    state = batches.generator.get_state()
+    first = list(batches)
+    resumed = Batches(x, torch.arange(40), 7, rng(99), flip)
+    resumed.generator.set_state(state)
+    for (a, b), (c, d) in zip(first, resumed, strict=True):
+        assert torch.equal(a, c) and torch.equal(b, d)
+
+
+def test_transform_sees_each_batch_and_the_generator():
+    seen = []
+
+    def double(x, generator):
+        seen.append((len(x), generator))
+        return 2 * x
+
+    generator, x = rng(), torch.arange(5)
+    for given in (None, generator):
+        out = torch.cat([a for a, _ in Batches(x, x, 2, given, double)])
+        assert sorted(out.tolist()) == [0, 2, 4, 6, 8]
+    assert seen == [(n, g) for g in (None, generator) for n in (2, 2, 1)]
+    assert x.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_early_stop_leaves_the_next_epoch_whole():
+    batches = Batches(torch.arange(10), torch.arange(10), 3, rng())
+    next(iter(batches))
+    assert sorted(torch.cat([x for x, _ in batches]).tolist()) == list(range(10))
+
+
+def test_senseless_batches_are_refused():
+    x = torch.zeros(4)
+    with pytest.raises(ValueError, match="4 inputs but 3 targets"):
+        Batches(x, x[:3], 2)
+    with pytest.raises(ValueError, match="must be positive"):
+        Batches(x, x, 0)
+    with pytest.raises(ValueError, match="targets on meta"):
+        Batches(x, x.to("meta"), 2)
+
+
+STEPS = [
+    augment.Flip(),
+    augment.PadCrop(3),
+    augment.Cutout(5),
+    augment.Affine(degrees=20, scale=0.2, shift=0.1),
+    augment.ColorJitter(0.4, 0.4, 0.4),
+    augment.Chain(augment.PadCrop(2), augment.Flip()),
+]
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_seed_means_the_same_change_everywhere(step, device):
+    x = to_unit(images())
+    before = x.clone()
+    here = step(x, rng(3))
+    assert torch.equal(x, before)  # the input is left alone
+    assert here.shape == x.shape and here.dtype == x.dtype
+    assert torch.equal(here, step(x, rng(3)))
+    assert not torch.equal(here, step(x, rng(4)))
+    there = step(x.to(device), rng(3))
+    assert there.device.type == device
+    torch.testing.assert_close(there.cpu(), here, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("step", STEPS[:3], ids=lambda s: type(s).__name__)
+def test_moving_pixels_needs_no_floats(step):
+    x = images()
+    out = step(x, rng())
+    assert out.dtype == torch.uint8
+    torch.testing.assert_close(to_unit(out), step(to_unit(x), rng()))
+
+
+def test_flip_turns_half_of_the_images():
+    x = images(400)
+    out = augment.Flip()(x, rng())
+    turned = [torch.equal(a, tv.hflip(b)) for a, b in zip(out, x, strict=True)]
+    kept = [torch.equal(a, b) for a, b in zip(out, x, strict=True)]
+    assert all(t != k for t, k in zip(turned, kept, strict=True))
+    assert stats.binomtest(sum(turned), 400).pvalue > 1e-3
+
+
+def test_pad_crop_draws_every_shift_of_torchvisions_crop():
+    x = images(3000, 1, 5, 4)
+    out = augment.PadCrop(1)(x, rng())
+    counts = torch.zeros(3, 3)
+    for before, after in zip(tv.pad(x, [1]), out, strict=True):
+        found = [
+            (i, j)
+            for i in range(3)
+            for j in range(3)
+            if torch.equal(tv.crop(before, i, j, 5, 4), after)
+        ]
+        assert len(found) == 1
+        counts[found[0]] += 1
+    assert stats.chisquare(counts.flatten().numpy()).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("size", [1, 4, 5])
+def test_cutout_hides_a_square_around_every_pixel_equally_often(size):
+    x = images(6000, 1, 6, 5)  # no pixel is 0
+    hidden = (augment.Cutout(size)(x, rng()) == 0)[:, 0]
+    shown = augment.Cutout(size)(x, rng())[:, 0]
+    assert torch.equal(shown[~hidden], x[:, 0][~hidden])
+    kinds = {}
+    for top, left in itertools.product(range(6), range(5)):
+        mask = torch.zeros(6, 5, dtype=torch.bool)
+        first, other = top - size // 2, left - size // 2
+        mask[max(first, 0) : first + size, max(other, 0) : other + size] = True
+        kinds.setdefault(mask.numpy().tobytes(), []).append((top, left))
+    counts = dict.fromkeys(kinds, 0)
+    for mask in hidden:
+        counts[mask.numpy().tobytes()] += 1  # a KeyError is another shape
+    expected = np.array([len(k) for k in kinds.values()]) * 6000 / 30
+    assert stats.chisquare(list(counts.values()), expected).pvalue > 1e-3
+
+
+def drawn(rows, count, seed):
+    """What a step drew for each image, in [-1, 1)."""
+    return (2 * torch.rand(rows, count, generator=rng(seed)) - 1).T.tolist()
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (16, 8)])
+@pytest.mark.parametrize(
+    "step",
+    [
+        augment.Affine(degrees=40),
+        augment.Affine(scale=0.4),
+        augment.Affine(degrees=30, scale=0.3),
+        augment.Affine(degrees=90, scale=0.3, shift=0.25),
+    ],
+    ids=str,
+)
+def test_affine_is_torchvisions(step, shape):
+    x = to_unit(images(8, 2, *shape))
+    out = step(x, rng(5))
+    for before, after, (turn, grow, across, down) in zip(
+        x, out, drawn(4, 8, 5), strict=True
+    ):
+        theirs = tv.affine(
+            before,
+            angle=turn * step.degrees,
+            translate=[0, 0],
+            scale=1 + grow * step.scale,
+            shear=[0.0],
+            interpolation=InterpolationMode.BILINEAR,
+        )
+        if step.shift:  # torchvision shifts by whole pixels only, so by its matrix
+            matrix = tv._get_inverse_affine_matrix(
+                [0.0, 0.0],
+                turn * step.degrees,
+                [across * step.shift * shape[1], down * step.shift * shape[0]],
+                1 + grow * step.scale,
+                [0.0, 0.0],
+            )
+            theirs = warp(before, matrix)
+        torch.testing.assert_close(after, theirs, atol=2e-5, rtol=0)
+
+
+def warp(image, matrix):
+    """Linear interpolation at the places that an inverse matrix names, by SciPy."""
+    from scipy.ndimage import map_coordinates
+
+    height, width = image.shape[1:]
+    y, x = np.mgrid[:height, :width].astype(float)
+    y, x = y - (height - 1) / 2, x - (width - 1) / 2
+    a, b, c, d, e, f = matrix
+    place = [
+        d * x + e * y + f + (height - 1) / 2,
+        a * x + b * y + c + (width - 1) / 2,
+    ]
+    rows = [
+        map_coordinates(np.pad(p, 9), [q + 9 for q in place], order=1)
+        for p in image.double().numpy()
+    ]
+    return torch.tensor(np.stack(rows), dtype=torch.float32)
+
+
+def test_affine_without_change_is_the_identity():
+    x = to_unit(images())
+    torch.testing.assert_close(augment.Affine()(x, rng()), x, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("field", ["brightness", "contrast", "saturation", "all"])
+def test_color_jitter_is_torchvisions(field):
+    names = [f.name for f in dataclasses.fields(augment.ColorJitter)]
+    strength = {n: 0.7 if field in (n, "all") else 0.0 for n in names}
+    x = to_unit(images(16))
+    out = augment.ColorJitter(**strength)(x, rng(6))
+    for before, after, draws in zip(x, out, drawn(3, 16, 6), strict=True):
+        theirs = before
+        for name, draw in zip(names, draws, strict=True):
+            change = getattr(tv, f"adjust_{name}")
+            theirs = change(theirs, 1 + draw * strength[name])
+        # torchvision's weights of grey have four digits.
+        torch.testing.assert_close(after, theirs, atol=3e-4, rtol=0)
+
+
+@pytest.mark.parametrize("step", STEPS[3:5], ids=lambda s: type(s).__name__)
+def test_changes_of_values_need_floats(step):
+    with pytest.raises(ValueError, match="floating point"):
+        step(images(), rng())
+
+
+def test_chain_applies_its_steps_in_order():
+    x, generator = images(), rng(7)
+    expected = to_unit(augment.Flip()(augment.PadCrop(2)(x, generator), generator))
+    steps = (augment.PadCrop(2), augment.Flip(), augment.to_unit)
+    assert torch.equal(augment.Chain(*steps)(x, rng(7)), expected)
+    assert math.isclose(float(expected.max()), 1.0)

@@ -27,7 +27,7 @@ STEPS = {
         *("book", "tests/package", "tests/book"),
     ],
     "build": [sys.executable, "tools/build.py"],
-    "site": [*PYTEST, "tests/site"],
+    "site": [*PYTEST, "-n", WORKERS, "tests/site"],
 }
 
 

@@ -2,8 +2,8 @@
 
 * hides the .md side of each paired page, so that Sphinx reads the executed one
 * marks each cell that checks a statement, with a link to the statement
-* ``:::{lecture-map}``, ``:::{errata}``, ``:::{theorem-index}`` and
-  ``:::{verification-report}`` print tables made from the book's own files
+* ``:::{lecture-map}``, ``:::{errata}``, ``:::{theorem-index}``, ``:::{records}``
+  and ``:::{verification-report}`` print tables made from the book's own files
 """
 
 import json
@@ -275,6 +275,35 @@ class VerificationReport(MarkdownTable):
         return out
 
 
+class Records(MarkdownTable):
+    """The full-scale runs, from the repository's folder of records."""
+
+    def lines(self):
+        """A definition list, one entry a record."""
+        out = []
+        folder = Path(self.env.srcdir).parent / "records"
+        for path in sorted(folder.glob("*.json")):
+            self.env.note_dependency(str(path))
+            r = json.loads(path.read_text(encoding="utf-8"))
+            setting, data, time = r["configuration"], r["data"], round(r["wall_time_s"])
+            out += [
+                f"`{r['recipe']}`",
+                f": {r['about']} {setting['parameters']:,} parameters. "
+                f"**{100 * r['final']['test_accuracy']:.2f} %** of the "
+                f"{data['test']['images']:,} images of {data['test']['name']} are "
+                f"right after {len(r['curves']['loss'])} epochs on the "
+                f"{data['train']['images']:,} images of {data['train']['name']} "
+                f"(batches of {setting['batch_size']}, learning rate {setting['lr']}, "
+                f"momentum {setting['momentum']}, {setting['precision']}, seed "
+                f"{r['seed']}). {time // 60} min {time % 60} s, "
+                f"{r['images_per_s']:,.0f} images a second, on {r['device']['name']}, "
+                f"{setting['processes']} process of {setting['threads']} thread, "
+                f"torch {r['versions']['torch']}.",
+                "",
+            ]
+        return out or ["There are no records yet."]
+
+
 def setup(app):
     """Register everything with Sphinx."""
     app.connect("config-inited", hide_twins, priority=100)
@@ -286,6 +315,7 @@ def setup(app):
     app.connect("html-page-context", drop_thebe, priority=900)
     app.add_directive("lecture-map", LectureMap)
     app.add_directive("errata", Errata)
+    app.add_directive("records", Records)
     app.add_directive("theorem-index", TheoremIndex)
     app.add_directive("verification-report", VerificationReport)
     return {

@@ -31,7 +31,7 @@ def trace(
     model and torch's random generator are as before.
 
     Args:
-        model: the network; it is given one input of shape (1, *shape).
+        model: the network; it is given one input, shape with a 1 in front.
         shape: the shape of one example, for instance (1, 28, 28).
         whole: classes of modules to list as one layer, submodules and all.
 

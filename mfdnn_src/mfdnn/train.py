@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from mfdnn import device, distributed
 
-#: One pass is one epoch: batches (x, y).
+#: Batches (x, y), one pass an epoch.
 Pairs = Iterable[tuple[Tensor, Tensor]]
 
 #: What torch.load and load_state_dict raise when a file is not what it should be.

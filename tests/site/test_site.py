@@ -31,7 +31,9 @@ OTHERS = [
     "backmatter/lecture-map",
     "backmatter/errata",
     "backmatter/verification",
+    "backmatter/records",
     "backmatter/api",
+    "backmatter/benchmarks",
     "backmatter/references",
 ]
 

@@ -247,7 +247,7 @@ def fit(
         DivergenceError: if the loss becomes infinite or NaN; names epoch and step.
         CheckpointError: if the checkpoint is damaged or of another run.
 
-    Source: lecture topics 1.27 and 2.09; the loop is every textbook's.
+    Source: lecture topics 1.37 and 2.04; the loop is every textbook's.
     """
     parts = {
         "model": distributed.plain(model),

@@ -29,7 +29,7 @@ class Batches:
         ValueError: if the lengths or devices differ, the batch size is not
             positive, or the generator is not a CPU generator.
 
-    Source: shuffled cyclic minibatches, lecture topic 1.31.
+    Source: shuffled cyclic minibatches, lecture topics 1.36 and 1.37.
 
     >>> batches = Batches(torch.arange(5), torch.arange(5), batch_size=2)
     >>> len(batches), [x.tolist() for x, _ in batches]

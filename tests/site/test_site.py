@@ -131,11 +131,13 @@ def test_page_is_self_contained_and_mathematics_renders(visit, name):
 @pytest.mark.parametrize("name", PAGES + OTHERS)
 def test_phone_has_no_sideways_scrolling(visit, name):
     page, _ = visit(name, width=360)
+    page.wait_for_timeout(500)  # book.js runs after the formulas are set
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     clipped = page.evaluate(
-        """[...document.querySelectorAll('.bd-article p, .bd-article img')]
-        .filter(e => e.getBoundingClientRect().right > 361
-                     && !e.closest('table, .cell_input, .cell_output, div.math'))
+        """[...document.querySelectorAll(
+          '.bd-article p, .bd-article img, .bd-article mjx-container')]
+        .filter(e => e.getBoundingClientRect().right > 361 && !e.closest(
+          'table, .cell_input, .cell_output, div.math, .wide-formula'))
         .map(e => e.textContent.slice(0, 60))"""
     )
     assert clipped == []

@@ -5,7 +5,7 @@ numbers are equal within the cell's ``rtol`` and ``atol`` (metadata; default
 1e-4 and 1e-6), whole numbers only if they are the same (unless the cell states
 an ``rtol``), and two figures if their sizes agree and the root mean square of
 their pixel differences, on a scale from 0 to 1, is at most ``rms`` (default
-0.02). Everything else is compared by nbval itself.
+0.01). Everything else is compared by nbval itself.
 """
 
 import base64
@@ -20,7 +20,7 @@ import pytest
 from nbval.plugin import IPyNbCell, IPyNbFile
 from PIL import Image
 
-RTOL, ATOL, RMS = 1e-4, 1e-6, 0.02
+RTOL, ATOL, RMS = 1e-4, 1e-6, 0.01
 PAGE_SECONDS, PAGE_GIB = 60, 3
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?(?![\w.])")
 WHOLE = re.compile(r"[-+]?\d+")

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: with a sentence for the user when something cannot be done
             (status 1), or when the words make no sense (status 2).
 
-    Source: DESIGN, section 6.
+    Source: the book's own convention.
     """
     options = _parser().parse_args(arguments)
     try:

@@ -26,7 +26,7 @@ def choose(name: str | None = None) -> torch.device:
         ValueError: if the device asked for is not there; the message lists
             those that are.
 
-    Source: the book's own convention (DESIGN, section 5).
+    Source: the book's own convention.
 
     >>> choose("cpu")
     device(type='cpu')

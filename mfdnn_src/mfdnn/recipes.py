@@ -31,7 +31,7 @@ class Recipe:
         epochs: passes over the training images.
         build: makes the network, from images (N, C, H, W) to logits (N, 10).
 
-    Source: DESIGN, section 6.
+    Source: the book's own convention.
     """
 
     name: str
@@ -128,7 +128,7 @@ def load(
     Raises:
         DataError: if they are not to be had.
 
-    Source: the book's own convention (DESIGN, section 4).
+    Source: the book's own convention.
     """
     train, test = (
         image_set(recipe.data, split, published=published)
@@ -173,7 +173,7 @@ def first_losses(recipe: Recipe, train: LabelledImages, seed: int) -> list[float
         the losses before step 1 and before step 2, computed on the CPU in
         float32, shape (2,).
 
-    Source: DESIGN, section 6.
+    Source: the book's own convention.
     """
     model, batches, optimizer = prepare(recipe, train, seed, torch.device("cpu"))
     losses = []
@@ -211,7 +211,7 @@ def run(
         DivergenceError: if the loss becomes infinite or NaN.
         CheckpointError: if the checkpoint is of another run, or damaged.
 
-    Source: DESIGN, section 6.
+    Source: the book's own convention.
     """
     train, test = sets
     where = where or device.choose()

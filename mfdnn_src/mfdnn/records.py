@@ -152,7 +152,7 @@ def validate(record: Mapping[str, Any]) -> None:
     Raises:
         RecordError: if something is missing or wrong; the message says where.
 
-    Source: DESIGN, section 6; JSON Schema by the library jsonschema.
+    Source: the book's own convention; JSON Schema by the library jsonschema.
     """
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
@@ -174,7 +174,7 @@ def folder() -> Path:
         the repository's `records`, or, where the package is installed without the
         repository, the folder where its installation put them.
 
-    Source: DESIGN, section 1.
+    Source: the book's own convention.
     """
     repository = Path(__file__).resolve().parents[2]
     if (repository / "pyproject.toml").exists():
@@ -315,6 +315,6 @@ def show(name: str | Path) -> Table:
     Raises:
         RecordError: if there is no such record, or it is damaged.
 
-    Source: DESIGN, section 6.
+    Source: the book's own convention.
     """
     return table(read(name))

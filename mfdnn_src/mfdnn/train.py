@@ -101,7 +101,7 @@ class Checkpoint:
     Raises:
         CheckpointError: on loading, if the file is damaged or of another run.
 
-    Source: the book's own convention (DESIGN, section 6).
+    Source: the book's own convention.
     """
 
     def __init__(self, path: str | Path, run: str = "", every: int = 1) -> None:

@@ -44,7 +44,7 @@ def data_root(root: str | Path | None) -> Path:
     Raises:
         DataError: if MFDNN_DATA is neither a known word nor a folder.
 
-    Source: the book's own convention (DESIGN, section 4).
+    Source: the book's own convention.
     """
     if root is not None:
         return Path(root).expanduser()

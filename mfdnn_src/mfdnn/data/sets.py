@@ -28,7 +28,7 @@ class LabelledImages:
     Raises:
         ValueError: if shapes, types or labels do not fit together.
 
-    Source: the book's own convention (DESIGN, section 4).
+    Source: the book's own convention.
     """
 
     images: Tensor
@@ -132,7 +132,7 @@ def image_set(
         ValueError: if there is no set of that name, or no such split.
         DataError: if the set is not there, or damaged.
 
-    Source: the book's own convention (DESIGN, section 4).
+    Source: the book's own convention.
     """
     from mfdnn.data import embedded, full
 

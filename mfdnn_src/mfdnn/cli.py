@@ -158,8 +158,9 @@ def _train(options: argparse.Namespace) -> None:
     recipe = find(options.recipe)
     os.environ["MFDNN_DATA"] = options.data or os.environ.get("MFDNN_DATA") or "full"
     own = options.seed == 0 and os.environ["MFDNN_DATA"] != "embedded"
-    own = own and options.epochs in (None, recipe.epochs)
-    recipe = replace(recipe, epochs=options.epochs or recipe.epochs)
+    epochs = options.epochs or recipe.settings.epochs
+    own = own and epochs == recipe.settings.epochs
+    recipe = replace(recipe, settings=replace(recipe.settings, epochs=epochs))
     if options.threads:
         torch.set_num_threads(options.threads)
     checkpoint = options.checkpoint or (
@@ -187,11 +188,11 @@ def _recipes(options: argparse.Namespace) -> None:
     from mfdnn.measure import count_parameters
     from mfdnn.recipes import RECIPES
 
-    row = "{:<26} {:<8} {:>10} {:>6} {:>6} {:>7}  {}"
+    row = "{:<28} {:<8} {:>10} {:>6} {:>6} {:>7}  {}"
     print(row.format("recipe", "data", "parameters", "batch", "lr", "epochs", "what"))
     for r in RECIPES.values():
         size = f"{count_parameters(r.build()):,}"
-        numbers = (size, r.batch_size, r.lr, r.epochs)
+        numbers = (size, r.settings.batch_size, r.settings.lr, r.settings.epochs)
         print(row.format(r.name, r.data, *numbers, r.about))
 
 

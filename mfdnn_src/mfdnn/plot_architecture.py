@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from math import prod, sqrt
 from typing import Any
 
@@ -10,7 +11,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Polygon
+from matplotlib.patches import Circle, Polygon
 from matplotlib.textpath import TextPath
 from torch import nn
 
@@ -43,6 +44,7 @@ WIDTH = 6.4  # inches
 MARGIN = 0.06  # inches
 PER_ROW = 14  # blocks a row, at most
 TALLEST = 1.1  # inches
+MOST_NEURONS = 7  # circles a column, at most
 
 
 @dataclass
@@ -228,3 +230,99 @@ def _faces(
     side = [(right, low), (back_right, low + slant), (back_right, up), (right, high)]
     top = [(left, high), (right, high), (back_right, up), (back_left, up)]
     return [("front", front, 0.2), ("side", side, 0.45), ("top", top, 0.7)]
+
+
+@dataclass
+class Column:
+    """The numbers between two layers."""
+
+    size: int
+    names: list[str] = field(default_factory=list)
+
+    def places(self) -> list[float | None]:
+        """Heights of the circles, from the top; None stands for those left out."""
+        shown = min(self.size, MOST_NEURONS)
+        heights: list[float | None] = [(shown - 1) / 2 - i for i in range(shown)]
+        if self.size > MOST_NEURONS:
+            heights[MOST_NEURONS // 2] = None
+        return heights
+
+
+def neurons(model: nn.Module, shape: Sequence[int]) -> Figure:
+    """Draw a multilayer perceptron as columns of neurons, 6.4 inches wide.
+
+    A circle is one number that the network computes, a line one entry of a weight
+    matrix; biases are not drawn. Of a column with more than seven numbers only the
+    first and last three are drawn, with dots between them. Below each column
+    stands how many numbers it has, above it what was applied to them after the
+    linear layer.
+
+    Args:
+        model: a network whose layers are linear layers, activations and flattenings.
+        shape: the shape of one example, for instance (1, 28, 28).
+
+    Returns:
+        the figure.
+
+    Raises:
+        ValueError: if there is no linear layer, or a layer of another kind changes
+            the shape.
+
+    Source: the book's own convention, in the manner of the figures of topic 2.30.
+    """
+    columns = _columns(model, shape)
+    step, radius = 0.31, 0.105
+    tall = 0.9 + step * max(len(column.places()) - 1 for column in columns)
+    figure = plt.figure(figsize=(WIDTH, tall), layout="none")
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.set(xlim=(0, WIDTH), ylim=(0, tall), aspect="equal")
+    ax.axis("off")
+    gap = min(1.6, (WIDTH - 1.2) / max(len(columns) - 1, 1))
+    left = (WIDTH - gap * (len(columns) - 1)) / 2
+    points = [
+        [
+            (left + n * gap, tall / 2 + step * height)
+            for height in column.places()
+            if height is not None
+        ]
+        for n, column in enumerate(columns)
+    ]
+    for here, there in pairwise(points):
+        for x, y in here:
+            for u, v in there:
+                ax.plot([x, u], [y, v], color="#999999", lw=0.5, zorder=1)
+    for n, column in enumerate(columns):
+        color = KINDS["linear" if n else "input"]
+        for place in points[n]:
+            circle = Circle(place, radius, fc=color, ec="black", lw=0.6, zorder=2)
+            ax.add_patch(circle)
+        x = left + n * gap
+        if column.size > MOST_NEURONS:
+            dots = "\N{VERTICAL ELLIPSIS}"
+            ax.text(x, tall / 2, dots, ha="center", va="center", size=13)
+        ax.text(x, 0.12, f"{column.size:,}", ha="center", va="bottom", size=9)
+        name = "\n".join(column.names)
+        ax.text(x, tall - 0.12, name, ha="center", va="top", size=9)
+    return figure
+
+
+def _columns(model: nn.Module, shape: Sequence[int]) -> list[Column]:
+    columns: list[Column] = []
+    for call in trace(model, shape):
+        layer = call.module
+        if isinstance(layer, nn.Linear):
+            if not columns:
+                columns.append(Column(layer.in_features, ["input"]))
+            columns.append(Column(layer.out_features))
+        elif isinstance(layer, nn.Flatten):
+            continue
+        elif call.input != call.output:
+            raise ValueError(f"{type(layer).__name__} is not a layer of a perceptron")
+        elif columns and not isinstance(layer, nn.Identity):
+            name = type(layer).__name__
+            columns[-1].names.append(NAMES.get(name, name))
+    if not columns:
+        raise ValueError("no linear layer to draw")
+    if not columns[-1].names:
+        columns[-1].names.append("output")
+    return columns

@@ -1,59 +1,124 @@
 """The full-scale experiments of the book, each a few plain facts and a network."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.optim import SGD, Optimizer
 
 from mfdnn import device, distributed, records
-from mfdnn.data import Batches, LabelledImages, image_set, to_unit
+from mfdnn.data import Batches, LabelledImages, image_set, to_unit, two_classes
 from mfdnn.measure import accuracy, count_parameters
 from mfdnn.nn import LeNet, mlp
 from mfdnn.train import Checkpoint, evaluate, fit
 
-#: Of SGD, in all recipes.
-MOMENTUM = 0.9
+
+@dataclass(frozen=True)
+class Settings:
+    """How SGD is run.
+
+    Args:
+        batch_size: examples a step, over all processes together.
+        lr: the learning rate.
+        epochs: passes over the training images.
+        momentum: the factor of the velocity in each step, 0 for plain SGD.
+
+    Source: the book's own convention.
+    """
+
+    batch_size: int
+    lr: float
+    epochs: int
+    momentum: float = 0.9
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A classification experiment: images with pixels in [0, 1], cross entropy, SGD.
+    """A classification experiment: images with pixels in [0, 1], trained by SGD.
+
+    With ten classes the loss is the cross entropy of ten logits. With a pair of
+    classes it is log(1 + exp(-y f)) of one score f and a label y of -1 or +1.
 
     Args:
         name: what `mfdnn train` calls it.
         data: the set of images, a name that `image_set` knows.
-        batch_size: examples a step, over all processes together.
-        lr: the learning rate.
-        epochs: passes over the training images.
-        build: makes the network, from images (N, C, H, W) to logits (N, 10).
+        settings: how SGD is run.
+        build: makes the network, from images (N, C, H, W) to logits (N, 10), or
+            to scores (N, 1) for a pair of classes.
+        pair: the positions, among the ten, of the class with y = -1 and of the
+            class with y = +1; empty for all ten classes.
 
     Source: the book's own convention.
     """
 
     name: str
     data: str
-    batch_size: int
-    lr: float
-    epochs: int
+    settings: Settings
     build: Callable[[], nn.Module]
+    pair: tuple[int, ...] = ()
 
     @property
     def about(self) -> str:
         """What is trained, in a line."""
         return (self.build.__doc__ or "").strip().partition("\n")[0]
 
+    def loss(self, output: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss, shape (), of outputs (N, 10) or (N, 1), labels (N,)."""
+        if not self.pair:
+            return cross_entropy(output, labels)
+        # softplus(-f) for label 1 (y = +1), softplus(f) for label 0 (y = -1)
+        return binary_cross_entropy_with_logits(output[:, 0], labels.to(output.dtype))
 
-def logistic_regression() -> nn.Module:
-    """Softmax (multinomial logistic) regression, one linear layer 784-10.
+    def accuracy(self, output: Tensor, labels: Tensor) -> Tensor:
+        """The share of right predictions, shape (); a score of 0 means label 0."""
+        if self.pair:
+            output = torch.cat([torch.zeros_like(output), output], dim=1)
+        return accuracy(output, labels)
+
+
+def logistic_digits() -> nn.Module:
+    """Logistic regression of two digits, 4 and 9, one linear layer 784-1.
+
+    Returns:
+        a network for images of shape (N, 1, 28, 28), 785 parameters.
+
+    Source: lecture topic 2.25.
+    """
+    return mlp([784, 1])
+
+
+def logistic_color() -> nn.Module:
+    """Logistic regression of airplane and automobile, one linear layer 3072-1.
+
+    Returns:
+        a network for images of shape (N, 3, 32, 32), 3,073 parameters.
+
+    Source: lecture topic 2.25.
+    """
+    return mlp([3072, 1])
+
+
+def perceptron_color() -> nn.Module:
+    """Multilayer perceptron of airplane and automobile, 3072-1536-768-384-1.
+
+    Returns:
+        a network for images of shape (N, 3, 32, 32), 6,196,225 parameters.
+
+    Source: lecture topic 2.31.
+    """
+    return mlp([3072, 1536, 768, 384, 1])
+
+
+def softmax_regression() -> nn.Module:
+    """Softmax regression of ten digits, one linear layer 784-10.
 
     Returns:
         a network for images of shape (N, 1, 28, 28), 7,850 parameters.
 
-    Source: lecture topics on softmax regression (chapter 2).
+    Source: lecture topic 2.37.
     """
     return mlp([784, 10])
 
@@ -64,7 +129,7 @@ def perceptron() -> nn.Module:
     Returns:
         a network for images of shape (N, 1, 28, 28), 405,044 parameters.
 
-    Source: the lecture's demonstration of GPUs (chapter 2).
+    Source: lecture topic 2.46.
     """
     return mlp([784, 392, 196, 98, 10])
 
@@ -75,17 +140,30 @@ def lenet() -> nn.Module:
     Returns:
         a network for images of shape (N, 1, 28, 28), 61,706 parameters.
 
-    Source: the lecture's demonstration of LeNet (chapter 3).
+    Source: lecture topic 3.12.
     """
     return LeNet()
 
 
+USUAL = Settings(batch_size=64, lr=0.02, epochs=10)
+LINEAR_COLOR = Settings(batch_size=64, lr=0.002, epochs=20)
+DEEP_COLOR = Settings(batch_size=64, lr=0.01, epochs=20)
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("logistic-regression-mnist", "mnist", 64, 0.02, 10, logistic_regression),
-        Recipe("mlp-mnist", "mnist", 64, 0.02, 10, perceptron),
-        Recipe("lenet-mnist", "mnist", 64, 0.02, 10, lenet),
+        Recipe("logistic-regression-mnist", "mnist", USUAL, logistic_digits, (4, 9)),
+        Recipe(
+            "logistic-regression-cifar10",
+            "cifar10",
+            LINEAR_COLOR,
+            logistic_color,
+            (0, 1),
+        ),
+        Recipe("mlp-binary-cifar10", "cifar10", DEEP_COLOR, perceptron_color, (0, 1)),
+        Recipe("softmax-regression-mnist", "mnist", USUAL, softmax_regression),
+        Recipe("mlp-mnist", "mnist", USUAL, perceptron),
+        Recipe("lenet-mnist", "mnist", USUAL, lenet),
     )
 }
 
@@ -130,10 +208,10 @@ def load(
 
     Source: the book's own convention.
     """
-    train, test = (
-        image_set(recipe.data, split, published=published)
-        for split in ("train", "test")
-    )
+    sets = [image_set(recipe.data, s, published=published) for s in ("train", "test")]
+    if recipe.pair:
+        sets = [two_classes(s, *(s.classes[i] for i in recipe.pair)) for s in sets]
+    train, test = sets
     return train, test
 
 
@@ -157,8 +235,11 @@ def prepare(
     order = device.seed(seed)
     model = device.place(recipe.build(), where)
     train = train.to(where)
-    batches = Batches(to_unit(train.images), train.labels, recipe.batch_size, order)
-    return model, batches, SGD(model.parameters(), lr=recipe.lr, momentum=MOMENTUM)
+    settings = recipe.settings
+    batches = Batches(to_unit(train.images), train.labels, settings.batch_size, order)
+    parameters = model.parameters()
+    optimizer = SGD(parameters, lr=settings.lr, momentum=settings.momentum)
+    return model, batches, optimizer
 
 
 def first_losses(recipe: Recipe, train: LabelledImages, seed: int) -> list[float]:
@@ -178,7 +259,7 @@ def first_losses(recipe: Recipe, train: LabelledImages, seed: int) -> list[float
     model, batches, optimizer = prepare(recipe, train, seed, torch.device("cpu"))
     losses = []
     for x, y in batches:
-        history = fit(model, cross_entropy, [(x, y)], optimizer, 1, progress=False)
+        history = fit(model, recipe.loss, [(x, y)], optimizer, 1, progress=False)
         losses += history["loss"]
         if len(losses) == 2:
             break
@@ -217,10 +298,7 @@ def run(
     where = where or device.choose()
     settings = {
         "data": recipe.data,
-        "batch_size": recipe.batch_size,
-        "lr": recipe.lr,
-        "momentum": MOMENTUM,
-        "epochs": recipe.epochs,
+        **asdict(recipe.settings),
         "precision": precision,
         "processes": distributed.processes(),
         "threads": torch.get_num_threads(),
@@ -231,15 +309,15 @@ def run(
     exam = test.to(where)
     exam_batches = Batches(to_unit(exam.images), exam.labels, 1000)
     metrics: dict[str, Callable[[Tensor, Tensor], Tensor]]
-    metrics = {"test_loss": cross_entropy, "test_accuracy": accuracy}
+    metrics = {"test_loss": recipe.loss, "test_accuracy": recipe.accuracy}
     parallel, parts = distributed.split(model, batches)
     about = f"{recipe.name}, seed {seed}, {train.name}, {settings}"
     history = fit(
         parallel,
-        cross_entropy,
+        recipe.loss,
         parts,
         optimizer,
-        recipe.epochs,
+        recipe.settings.epochs,
         validate=lambda: evaluate(model, exam_batches, metrics),
         checkpoint=Checkpoint(checkpoint, about) if checkpoint else None,
         precision=precision,

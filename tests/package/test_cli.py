@@ -22,7 +22,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-TRAIN = ["train", "logistic-regression-mnist", "--data", "embedded", "--epochs", "1"]
+TRAIN = ["train", "softmax-regression-mnist", "--data", "embedded", "--epochs", "1"]
 
 
 def test_the_command_is_installed():
@@ -110,8 +110,9 @@ def test_the_recipes_own_run_goes_to_the_records(tmp_path, monkeypatch):
 
     from mfdnn import data, recipes
 
-    name = "logistic-regression-mnist"
-    short = replace(RECIPES[name], epochs=1)
+    name = "softmax-regression-mnist"
+    old = RECIPES[name]
+    short = replace(old, settings=replace(old.settings, epochs=1))
     monkeypatch.setitem(RECIPES, name, short)
     sets = data.digits("train"), data.digits("test")
     monkeypatch.setattr(recipes, "load", lambda recipe, published: sets)

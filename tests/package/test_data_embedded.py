@@ -18,6 +18,7 @@ from mfdnn.data import (
     photo_crops,
     restoration_crops,
     to_unit,
+    two_classes,
 )
 from PIL import Image
 
@@ -238,3 +239,26 @@ def test_labelled_images():
     text = b"(2, 1, 4, 4)" + bytes(32) + np.array([0, 1], "<i8").tobytes()
     assert made.checksum() == hashlib.sha256(text).hexdigest()
     assert made.checksum() != tiny(labels=torch.tensor([1, 0])).checksum()
+
+
+def test_two_classes_are_kept_in_their_order():
+    whole = digits("test", size=8)
+    pair = two_classes(whole, "9", "4")
+    raw = sklearn.datasets.load_digits()
+    target = raw.target[-360:]
+    kept = np.isin(target, [4, 9])
+    assert pair.classes == ("9", "4")
+    np.testing.assert_array_equal(pair.labels, (target[kept] == 4).astype(int))
+    expected = np.round(raw.images[-360:][kept] * 255 / 16).astype(np.uint8)
+    np.testing.assert_array_equal(pair.images[:, 0], expected)
+    assert pair.name == "digits test, 9 and 4"
+    assert whole.classes == tuple("0123456789")
+
+
+@pytest.mark.parametrize(
+    ("names", "complaint"),
+    [(("4", "eleven"), "no class 'eleven'; there are 0, 1"), (("4", "4"), "'4' twice")],
+)
+def test_two_classes_must_exist_and_differ(names, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        two_classes(digits("test", size=8), *names)

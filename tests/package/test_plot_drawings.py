@@ -12,7 +12,7 @@ from matplotlib.text import Annotation
 from mfdnn import plot, plot_density
 from mfdnn.nn import LeNet, SparseLeNet, mlp
 from mfdnn.nn.lenet import SparseC3
-from mfdnn.plot_architecture import architecture
+from mfdnn.plot_architecture import architecture, neurons
 from mfdnn.plot_images import image_grid
 from torch import nn
 
@@ -458,3 +458,50 @@ def test_other_layers_are_named():
 def test_a_network_without_layers_has_no_drawing():
     with pytest.raises(ValueError, match="no layer to draw"):
         architecture(nn.Identity(), (3,))
+
+
+# Neurons
+
+
+def circles(figure):
+    return [p for p in figure.axes[0].patches if isinstance(p, mpl.patches.Circle)]
+
+
+def test_neurons_are_numbers_and_lines_are_weights():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    figure = neurons(model, (3,))
+    assert len(circles(figure)) == 3 + 4 + 2
+    weights = sum(p.numel() for p in model.parameters() if p.ndim == 2)
+    assert len(figure.axes[0].lines) == weights
+    ends = {tuple(np.round(c.center, 6)) for c in circles(figure)}
+    for line in figure.axes[0].lines:
+        assert {tuple(np.round(xy, 6)) for xy in line.get_xydata()} <= ends
+    texts = [t.get_text() for t in figure.axes[0].texts]
+    assert texts == ["3", "input", "4", "tanh", "2", "output"]
+
+
+def test_long_columns_are_shortened_and_say_so():
+    figure = neurons(mlp([3072, 1536, 768, 384, 1]), (3, 32, 32))
+    texts = [t.get_text() for t in figure.axes[0].texts]
+    assert texts.count("\N{VERTICAL ELLIPSIS}") == 4
+    assert [t for t in texts if t[0].isdigit()] == ["3,072", "1,536", "768", "384", "1"]
+    assert texts.count("ReLU") == 3
+    assert len(circles(figure)) == 4 * 6 + 1
+    figure.canvas.draw()
+    width, height = figure.bbox.size
+    for text in figure.axes[0].texts:
+        box = text.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= width
+        assert 0 <= box.y0 < box.y1 <= height
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "complaint"),
+    [
+        (LeNet(), (1, 28, 28), "Conv2d is not a layer of a perceptron"),
+        (nn.Sequential(nn.Flatten(), nn.ReLU()), (1, 2, 2), "no linear layer"),
+    ],
+)
+def test_other_networks_are_refused(model, shape, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        neurons(model, shape)

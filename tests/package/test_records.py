@@ -4,6 +4,9 @@ import copy
 import hashlib
 import json
 import os
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,9 +24,7 @@ CPU = torch.device("cpu")
 
 
 def tiny(recipe, epochs=2):
-    return recipes.Recipe(
-        recipe.name, "mnist", recipe.batch_size, recipe.lr, epochs, recipe.build
-    )
+    return replace(recipe, settings=replace(recipe.settings, epochs=epochs))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def sets():
 
 @pytest.fixture(scope="module")
 def record(sets):
-    return recipes.run(tiny(recipes.find("logistic-regression-mnist")), sets, 3, CPU)
+    return recipes.run(tiny(recipes.find("softmax-regression-mnist")), sets, 3, CPU)
 
 
 def change(record, path, value):
@@ -139,7 +140,7 @@ def test_a_failed_write_leaves_the_old_record(record, tmp_path, monkeypatch):
 def test_a_record_is_shown(record, tmp_path, monkeypatch):
     monkeypatch.setattr(records, "folder", lambda: tmp_path)
     records.write(change(record, "about", "a < b"))
-    table = records.show("logistic-regression-mnist")
+    table = records.show("softmax-regression-mnist")
     percent = f"{100 * record['final']['test_accuracy']:.2f} %"
     shown = table._repr_html_()
     assert f"<td>{percent}</td>" in shown
@@ -152,43 +153,80 @@ def test_a_record_is_shown(record, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters"),
+    ("name", "parameters", "shape", "outputs"),
     [
-        ("logistic-regression-mnist", 784 * 10 + 10),
-        ("mlp-mnist", 785 * 392 + 393 * 196 + 197 * 98 + 99 * 10),
-        ("lenet-mnist", 61_706),
+        ("logistic-regression-mnist", 784 + 1, (1, 28, 28), 1),
+        ("logistic-regression-cifar10", 3072 + 1, (3, 32, 32), 1),
+        ("mlp-binary-cifar10", 6_196_225, (3, 32, 32), 1),
+        ("softmax-regression-mnist", 784 * 10 + 10, (1, 28, 28), 10),
+        (
+            "mlp-mnist",
+            785 * 392 + 393 * 196 + 197 * 98 + 99 * 10,
+            (1, 28, 28),
+            10,
+        ),
+        ("lenet-mnist", 61_706, (1, 28, 28), 10),
     ],
 )
-def test_recipes_have_the_lectures_networks(name, parameters):
+def test_recipes_have_the_lectures_networks(name, parameters, shape, outputs):
     model = recipes.find(name).build()
     assert sum(p.numel() for p in model.parameters()) == parameters
-    assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    assert model(torch.zeros(2, *shape)).shape == (2, outputs)
+
+
+def test_every_recipe_is_held_to_the_lecture():
+    tested = test_recipes_have_the_lectures_networks.pytestmark[0].args[1]
+    assert [name for name, *_ in tested] == list(recipes.RECIPES)
+
+
+def loss_written_out(recipe, output, labels):
+    if recipe.pair:
+        y = 2 * labels - 1
+        return torch.log(1 + torch.exp(-y * output[:, 0])).mean()
+    return (output.logsumexp(1) - output[range(len(labels)), labels]).mean()
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
-def test_two_steps_of_every_recipe(name, sets):
+def test_two_steps_of_every_recipe(name, monkeypatch):
     """Against the update written out; also what `first_losses` must give."""
-    recipe, train = recipes.find(name), sets[0]
+    monkeypatch.delenv("MFDNN_DATA", raising=False)
+    recipe = recipes.find(name)
+    train, _ = recipes.load(recipe)
     order = torch.Generator().manual_seed(5)
     torch.manual_seed(5)
     model = recipe.build()
     parameters = list(model.parameters())
     velocity, losses = [torch.zeros_like(p) for p in parameters], []
-    for index in torch.randperm(len(train), generator=order).split(recipe.batch_size):
+    settings = recipe.settings
+    for index in torch.randperm(len(train), generator=order).split(settings.batch_size):
         x, y = train.images[index] / 255, train.labels[index]
-        logits = model(x)
-        loss = (logits.logsumexp(1) - logits[range(len(y)), y]).mean()
+        loss = loss_written_out(recipe, model(x), y)
         losses.append(loss.item())
         if len(losses) == 2:
             break
         for p, g, v in zip(
             parameters, torch.autograd.grad(loss, parameters), velocity, strict=True
         ):
-            v.mul_(0.9).add_(g)
-            p.data -= recipe.lr * v
+            v.mul_(settings.momentum).add_(g)
+            p.data -= settings.lr * v
     found = recipes.first_losses(recipe, train, 5)
     assert found == pytest.approx(losses, rel=1e-5)
     assert found[0] != found[1]
+
+
+def test_a_pair_is_loaded_with_the_second_class_positive(monkeypatch):
+    monkeypatch.delenv("MFDNN_DATA", raising=False)
+    train, test = recipes.load(recipes.find("logistic-regression-mnist"))
+    assert train.classes == test.classes == ("4", "9")
+    whole = digits("test")
+    assert len(test) == sum(label in (4, 9) for label in whole.labels.tolist())
+
+
+def test_accuracy_of_a_pair_and_what_a_zero_score_means():
+    recipe = recipes.find("logistic-regression-mnist")
+    scores = torch.tensor([[2.0], [-1.0], [0.0], [0.0], [-3.0]])
+    labels = torch.tensor([1, 0, 0, 1, 1])
+    assert recipe.accuracy(scores, labels).item() == pytest.approx(3 / 5)
 
 
 def test_an_unknown_recipe_is_refused():
@@ -197,7 +235,7 @@ def test_an_unknown_recipe_is_refused():
 
 
 def test_a_run_repeats_and_resumes(sets, record, tmp_path):
-    recipe, file = recipes.find("logistic-regression-mnist"), tmp_path / "c.pt"
+    recipe, file = recipes.find("softmax-regression-mnist"), tmp_path / "c.pt"
     short = tiny(recipe, 2)
     assert (
         recipes.run(short, sets, 3, CPU, checkpoint=file)["curves"] == record["curves"]
@@ -218,14 +256,50 @@ def mnist_sets():
     return mnist("train", root=SHARED), mnist("test", root=SHARED)
 
 
+@pytest.fixture(scope="session")
+def cifar_root(tmp_path_factory):
+    """The part of CIFAR-10 that is at hand, in the published layout."""
+    unpack = SHARED / "cifar10-subset" / "unpack.py"
+    if not unpack.exists():
+        pytest.skip(f"no images of CIFAR-10 at {SHARED}")
+    root = tmp_path_factory.mktemp("cifar")
+    subprocess.run([sys.executable, unpack, root], check=True, capture_output=True)
+    return root
+
+
 @pytest.mark.parametrize("name", recipes.RECIPES)
-def test_kept_records_are_valid_and_their_first_steps_repeat(name, mnist_sets):
+def test_kept_records_are_valid_and_their_first_steps_repeat(
+    name, request, monkeypatch
+):
     if not (records.folder() / f"{name}.json").exists():
         pytest.skip(f"no record of {name} yet")
-    kept = records.read(name)
-    assert kept["data"]["train"] == records.facts(mnist_sets[0])
-    again = recipes.first_losses(recipes.find(name), mnist_sets[0], kept["seed"])
+    kept, recipe = records.read(name), recipes.find(name)
+    if recipe.data == "cifar10":
+        root = request.getfixturevalue("cifar_root")
+    else:
+        request.getfixturevalue("mnist_sets")
+        root = SHARED
+    monkeypatch.setenv("MFDNN_DATA", str(root))
+    train, test = recipes.load(recipe, published=recipe.data != "cifar10")
+    assert kept["data"]["train"] == records.facts(train)
+    assert kept["data"]["test"] == records.facts(test)
+    again = recipes.first_losses(recipe, train, kept["seed"])
     assert kept["first_losses"] == pytest.approx(again, rel=1e-4)
+
+
+#: Test accuracy of the course's own runs, from its notebooks.
+COURSE = {
+    "logistic-regression-mnist": 0.965,
+    "logistic-regression-cifar10": 0.768,
+    "mlp-binary-cifar10": 0.817,
+    "softmax-regression-mnist": 0.847,
+    "lenet-mnist": 0.9695,
+}
+
+
+@pytest.mark.parametrize("name", COURSE)
+def test_records_reach_what_the_course_reached(name):
+    assert records.read(name)["final"]["test_accuracy"] > COURSE[name]
 
 
 def test_an_epoch_of_lenet_reaches_97_percent_on_mnist(mnist_sets):

@@ -4,7 +4,7 @@ from mfdnn.data import augment, toy
 from mfdnn.data.batches import Batches
 from mfdnn.data.embedded import digits, phantom, photo_crops, restoration_crops
 from mfdnn.data.full import cifar10, fashion_mnist, kmnist, mnist
-from mfdnn.data.sets import DataError, LabelledImages, image_set, to_unit
+from mfdnn.data.sets import DataError, LabelledImages, image_set, to_unit, two_classes
 from mfdnn.data.tabular import diabetes
 from mfdnn.data.voc import PascalVOC
 
@@ -26,4 +26,5 @@ __all__ = [
     "restoration_crops",
     "to_unit",
     "toy",
+    "two_classes",
 ]

@@ -90,6 +90,42 @@ def to_unit(images: Tensor) -> Tensor:
     return images.to(torch.float32).div_(255)
 
 
+def two_classes(images: LabelledImages, negative: str, positive: str) -> LabelledImages:
+    """Keep the images of two classes, for binary classification.
+
+    Args:
+        images: the set, images of shape (N, C, H, W).
+        negative: the name of the class that gets the label 0, which stands for
+            y = -1.
+        positive: the name of the class that gets the label 1, for y = +1.
+
+    Returns:
+        the M images of both classes in their order, shape (M, C, H, W), with
+        labels 0 and 1, shape (M,); y = 2 * labels - 1.
+
+    Raises:
+        ValueError: if there is no class of that name, or both are the same.
+
+    Source: the book's own convention.
+    """
+    for name in (negative, positive):
+        if name not in images.classes:
+            there = ", ".join(images.classes)
+            raise ValueError(f"no class {name!r}; there are {there}")
+    if negative == positive:
+        raise ValueError(f"two classes are needed, not {negative!r} twice")
+    labels = images.labels
+    is_positive = labels == images.classes.index(positive)
+    kept = is_positive | (labels == images.classes.index(negative))
+    return dataclasses.replace(
+        images,
+        images=images.images[kept],
+        labels=is_positive[kept].long(),
+        classes=(negative, positive),
+        name=f"{images.name}, {negative} and {positive}",
+    )
+
+
 def check_split(split: str, allowed: tuple[str, ...] = ("train", "test")) -> None:
     """Refuse a split that the set does not have.
 

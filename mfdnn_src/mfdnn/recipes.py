@@ -182,7 +182,7 @@ def find(name: str) -> Recipe:
 
     Source: the book's own convention.
 
-    >>> find("lenet-mnist").batch_size
+    >>> find("lenet-mnist").settings.batch_size
     64
     """
     if name not in RECIPES:

@@ -82,7 +82,10 @@ def executed_in_order(root):
 
 
 def cells_fit(root):
-    """No code cell is longer than 25 lines or wider than 76 columns."""
+    """No code cell is longer than 25 lines; no code or printed line exceeds 76 columns.
+
+    Wider lines get a scroll bar.
+    """
     bad = []
     for name, book in load(root):
         for i, cell in enumerate(code_cells(book)):
@@ -92,6 +95,12 @@ def cells_fit(root):
             bad += [
                 f"{name}: code cell {i} has a line of {len(line)} columns"
                 for line in lines
+                if len(line) > MAX_COLUMNS
+            ]
+            bad += [
+                f"{name}: code cell {i} prints a line of {len(line)} columns"
+                for output in cell["outputs"]
+                for line in "".join(output.get("text", "")).splitlines()
                 if len(line) > MAX_COLUMNS
             ]
     return bad

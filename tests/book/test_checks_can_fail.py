@@ -72,6 +72,12 @@ def test_cell_not_executed(book):
     assert checks.executed_in_order(book)
 
 
+def test_printed_line_with_a_scroll_bar(book):
+    wide = {"output_type": "stream", "name": "stdout", "text": ["x" * 77]}
+    change(book, lambda nb: code(nb, 1)["outputs"].append(wide))
+    assert checks.cells_fit(book)
+
+
 def test_error_output(book):
     error = {"output_type": "error", "ename": "E", "evalue": "", "traceback": []}
     change(book, lambda nb: code(nb, 1)["outputs"].append(error))

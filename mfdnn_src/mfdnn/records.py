@@ -28,12 +28,15 @@ _TEXT = {"type": "string", "minLength": 1}
 _CURVE = {"type": "array", "items": {"type": "number"}, "minItems": 1}
 
 
-def _object(**properties: object) -> dict[str, object]:
-    """The schema of an object that has these properties and no others."""
+def _object(_later: tuple[str, ...] = (), **properties: object) -> dict[str, object]:
+    """The schema of an object that has these properties and no others.
+
+    The later ones may be missing: records are older than they are.
+    """
     return {
         "type": "object",
         "properties": properties,
-        "required": list(properties),
+        "required": [name for name in properties if name not in _later],
         "additionalProperties": False,
     }
 
@@ -51,10 +54,14 @@ SCHEMA = _object(
     recipe={"type": "string", "pattern": "^[a-z0-9]+(-[a-z0-9]+)*$"},
     about=_TEXT,
     configuration=_object(
+        _later=("weight_decay", "schedule", "augment"),
         data=_TEXT,
         batch_size=_COUNT,
         lr=_POSITIVE,
         momentum={"type": "number", "minimum": 0, "exclusiveMaximum": 1},
+        weight_decay={"type": "number", "minimum": 0},
+        schedule={"enum": ["constant", "cosine"]},
+        augment={"type": "boolean"},
         epochs=_COUNT,
         precision={"enum": ["fp32", "bf16"]},
         processes=_COUNT,
@@ -289,7 +296,8 @@ def table(record: Mapping[str, Any]) -> Table:
     rows |= {
         "training": f"{len(record['curves']['loss'])} epochs, batches of "
         f"{setting['batch_size']}, lr {setting['lr']:g}, momentum "
-        f"{setting['momentum']:g}, {setting['precision']}, seed {record['seed']}",
+        f"{setting['momentum']:g}{_extras(setting)}, {setting['precision']}, "
+        f"seed {record['seed']}",
         "parameters": f"{setting['parameters']:,}",
         "images": f"{train['name']}, {train['images']:,}; "
         f"{test['name']}, {test['images']:,}",
@@ -300,6 +308,17 @@ def table(record: Mapping[str, Any]) -> Table:
         "versions": ", ".join(f"{k} {v}" for k, v in record["versions"].items()),
     }
     return Table(f"{record['recipe']}: {record['about']}", rows)
+
+
+def _extras(setting: Mapping[str, Any]) -> str:
+    """Weight decay, schedule and augmentation, where there are any."""
+    decay = setting.get("weight_decay", 0)
+    cosine = setting.get("schedule", "constant") == "cosine"
+    return (
+        (f", weight decay {decay:g}" if decay else "")
+        + (", cosine schedule" if cosine else "")
+        + (", flips and crops" if setting.get("augment") else "")
+    )
 
 
 def show(name: str | Path) -> Table:

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -166,6 +167,7 @@ def test_a_record_is_shown(record, tmp_path, monkeypatch):
             10,
         ),
         ("lenet-mnist", 61_706, (1, 28, 28), 10),
+        ("lenet-cifar10", 62_006, (3, 32, 32), 10),
     ],
 )
 def test_recipes_have_the_lectures_networks(name, parameters, shape, outputs):
@@ -186,6 +188,21 @@ def loss_written_out(recipe, output, labels):
     return (output.logsumexp(1) - output[range(len(labels)), labels]).mean()
 
 
+def flipped_and_cropped(x, order):
+    """Image by image, with the draws in the order of the package's augmentation."""
+    turn = torch.rand(len(x), generator=order) < 0.5
+    x = torch.stack([i.flip(2) if t else i for i, t in zip(x, turn, strict=True)])
+    padded = torch.nn.functional.pad(x, (4, 4, 4, 4))
+    corners = torch.randint(9, (2, len(x)), generator=order).T
+    side = x.shape[2]
+    return torch.stack(
+        [
+            image[:, top : top + side, left : left + side]
+            for image, (top, left) in zip(padded, corners.tolist(), strict=True)
+        ]
+    )
+
+
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_two_steps_of_every_recipe(name, monkeypatch):
     """Against the update written out; also what `first_losses` must give."""
@@ -200,6 +217,8 @@ def test_two_steps_of_every_recipe(name, monkeypatch):
     settings = recipe.settings
     for index in torch.randperm(len(train), generator=order).split(settings.batch_size):
         x, y = train.images[index] / 255, train.labels[index]
+        if recipe.augment:
+            x = flipped_and_cropped(x, order)
         loss = loss_written_out(recipe, model(x), y)
         losses.append(loss.item())
         if len(losses) == 2:
@@ -207,8 +226,8 @@ def test_two_steps_of_every_recipe(name, monkeypatch):
         for p, g, v in zip(
             parameters, torch.autograd.grad(loss, parameters), velocity, strict=True
         ):
-            v.mul_(settings.momentum).add_(g)
-            p.data -= settings.lr * v
+            v.mul_(settings.momentum).add_(g + settings.weight_decay * p.data)
+            p.data -= settings.lr * v  # the first steps of a cosine: about the same
     found = recipes.first_losses(recipe, train, 5)
     assert found == pytest.approx(losses, rel=1e-5)
     assert found[0] != found[1]
@@ -227,6 +246,21 @@ def test_accuracy_of_a_pair_and_what_a_zero_score_means():
     scores = torch.tensor([[2.0], [-1.0], [0.0], [0.0], [-3.0]])
     labels = torch.tensor([1, 0, 0, 1, 1])
     assert recipe.accuracy(scores, labels).item() == pytest.approx(3 / 5)
+
+
+def test_a_cosine_schedule_falls_from_the_rate_to_zero():
+    settings = recipes.Settings(8, 0.3, 5, schedule="cosine")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+    scheduler, rates = recipes.scheduler(settings, optimizer, 7), []
+    for _ in range(5 * 7):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    expected = [0.15 * (1 + math.cos(math.pi * k / 35)) for k in range(35)]
+    assert rates == pytest.approx(expected, abs=1e-12)
+    assert recipes.scheduler(recipes.Settings(8, 0.3, 5), optimizer, 7) is None
+    with pytest.raises(ValueError, match="constant or cosine, not 'sine'"):
+        recipes.Settings(8, 0.3, 5, schedule="sine")
 
 
 def test_an_unknown_recipe_is_refused():

@@ -16,17 +16,22 @@ C3_INPUTS = (
 class LeNet(nn.Module):
     """Modern LeNet: ReLU, max pooling, every map of C3 sees all of S2.
 
-    Maps images of shape (N, 1, 28, 28) to logits of shape (N, 10). 61,706
-    parameters.
+    Maps images of shape (N, 1, 28, 28) to logits of shape (N, 10), with 61,706
+    parameters; with three channels, images of shape (N, 3, 32, 32), which are not
+    padded, with 62,006 parameters.
 
-    Source: lecture topic 3.12; LeCun, Bottou, Bengio and Haffner,
+    Args:
+        channels: 1 for grey images, 3 for colour images.
+
+    Source: lecture topics 3.12 and 3.15; LeCun, Bottou, Bengio and Haffner,
     "Gradient-based learning applied to document recognition" (1998).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 1) -> None:
         super().__init__()
+        padding = 2 if channels == 1 else 0
         self.features = nn.Sequential(
-            nn.Conv2d(1, 6, 5, padding=2),  # C1: (N, 6, 28, 28)
+            nn.Conv2d(channels, 6, 5, padding=padding),  # C1: (N, 6, 28, 28)
             nn.ReLU(),
             nn.MaxPool2d(2),  # S2: (N, 6, 14, 14)
             nn.Conv2d(6, 16, 5),  # C3: (N, 16, 10, 10)
@@ -43,7 +48,7 @@ class LeNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits, shape (N, 10), of images of shape (N, 1, 28, 28)."""
+        """Return the logits, shape (N, 10), of images (N, 1, 28, 28) or colour ones."""
         logits: Tensor = self.classifier(self.features(x))
         return logits
 

@@ -26,6 +26,7 @@ PAGES = [name for name, _ in checks.load(checks.ROOT)]
 OTHERS = [
     "intro",
     "ch1-optimization/index",
+    "ch2-networks/index",
     "backmatter/notation",
     "backmatter/theorem-index",
     "backmatter/lecture-map",

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from mfdnn import device, distributed, records
 from mfdnn.data import Batches, LabelledImages, augment, image_set, to_unit, two_classes
 from mfdnn.measure import accuracy, count_parameters
-from mfdnn.nn import LeNet, mlp
+from mfdnn.nn import AlexNetCIFAR10, LeNet, mlp
 from mfdnn.train import Checkpoint, evaluate, fit
 
 
@@ -160,6 +160,17 @@ def lenet_color() -> nn.Module:
     return LeNet(channels=3)
 
 
+def alexnet_color() -> nn.Module:
+    """AlexNet for images of 32x32 pixels.
+
+    Returns:
+        a network for images of shape (N, 3, 32, 32), 58,375,114 parameters.
+
+    Source: lecture topic 3.40.
+    """
+    return AlexNetCIFAR10()
+
+
 def lenet() -> nn.Module:
     """LeNet with ReLU and max pooling.
 
@@ -177,6 +188,9 @@ AUGMENTATION = augment.Chain(augment.Flip(), augment.PadCrop(4), augment.to_unit
 USUAL = Settings(batch_size=64, lr=0.02, epochs=10)
 LINEAR_COLOR = Settings(batch_size=64, lr=0.002, epochs=20)
 LENET = Settings(batch_size=64, lr=0.02, epochs=20, schedule="cosine")
+ALEXNET = Settings(
+    batch_size=128, lr=0.02, epochs=60, weight_decay=5e-4, schedule="cosine"
+)
 LENET_COLOR = Settings(
     batch_size=128, lr=0.05, epochs=60, weight_decay=5e-4, schedule="cosine"
 )
@@ -198,6 +212,7 @@ RECIPES = {
         Recipe("mlp-mnist", "mnist", USUAL, perceptron),
         Recipe("lenet-mnist", "mnist", LENET, lenet),
         Recipe("lenet-cifar10", "cifar10", LENET_COLOR, lenet_color, augment=True),
+        Recipe("alexnet-cifar10", "cifar10", ALEXNET, alexnet_color, augment=True),
     )
 }
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from mfdnn.nn import ClassicalLeNet, LeNet, SparseLeNet, mlp
+from mfdnn.nn import AlexNetCIFAR10, ClassicalLeNet, LeNet, SparseLeNet, mlp
 from mfdnn.nn.lenet import C3_INPUTS, SparseC3
 from torch import nn
 from torch.nn.functional import avg_pool2d, conv2d, cross_entropy, max_pool2d
@@ -138,3 +138,35 @@ def test_mlp_of_two_sizes_is_linear():
 def test_mlp_refuses_sizes_that_make_no_network(wrong):
     with pytest.raises(ValueError, match="two or more positive sizes"):
         mlp(wrong)
+
+
+def test_alexnet_has_the_layers_of_the_lecture():
+    table = [4_704, 83_040, 614_656, 885_120, 1_327_488, 884_992]
+    table += [37_752_832, 16_781_312, 40_970]
+    model = AlexNetCIFAR10()
+    assert sizes(model) == table
+    assert sum(table) == 58_375_114
+
+
+def test_alexnet_is_the_layer_table_written_out():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AlexNetCIFAR10().eval()
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    w = list(model.parameters())
+    y, paddings = x, [0, 0, 2, 1, 1, 1]
+    with torch.no_grad():
+        for n, padding in enumerate(paddings):
+            y = conv2d(y, w[2 * n], w[2 * n + 1], padding=padding).clamp(min=0)
+            if n in (2, 5):
+                y = max_pool2d(y, 3, 2)
+        y = y.flatten(1)
+        for n in (6, 7):
+            y = (y @ w[2 * n].T + w[2 * n + 1]).clamp(min=0)
+        torch.testing.assert_close(model(x), y @ w[16].T + w[17])
+
+
+def test_lenet_for_colour_images():
+    model = LeNet(channels=3)
+    assert sizes(model) == [456, 2_416, 48_120, 10_164, 850]
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)

@@ -330,6 +330,7 @@ COURSE = {
     "mlp-binary-cifar10": 0.817,
     "softmax-regression-mnist": 0.847,
     "lenet-mnist": 0.99,
+    "lenet-cifar10": 0.704,
 }
 
 

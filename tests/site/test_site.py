@@ -27,6 +27,7 @@ OTHERS = [
     "intro",
     "ch1-optimization/index",
     "ch2-networks/index",
+    "ch3-convolution/index",
     "backmatter/notation",
     "backmatter/theorem-index",
     "backmatter/lecture-map",

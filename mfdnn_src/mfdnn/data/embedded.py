@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import pad
 
 from mfdnn.data.sets import LabelledImages, check_split
 
@@ -50,12 +50,15 @@ def digits(split: str, size: int = 28) -> LabelledImages:
     found = load_digits()
     part = slice(DIGITS_FOR_TRAINING) if split == "train" else None
     part = part or slice(DIGITS_FOR_TRAINING, None)
-    values = torch.as_tensor(found.images[part])[:, None] * (255 / 16)
+    values = torch.as_tensor(found.images[part])[:, None].long()  # 0, ..., 16
     if size == 28:
-        larger = interpolate(values, size=(20, 20), mode="bilinear")
-        values = pad(larger, (4, 4, 4, 4))
+        tenths = _enlargement()
+        larger = _divide(tenths @ values @ tenths.T * 255, 16 * 10 * 10)
+        images = pad(larger, (4, 4, 4, 4))
+    else:
+        images = _divide(values * 255, 16)
     return LabelledImages(
-        values.round().to(torch.uint8),
+        images.to(torch.uint8),
         torch.tensor(found.target[part].tolist()),
         tuple("0123456789"),
         f"digits {split}",
@@ -63,6 +66,28 @@ def digits(split: str, size: int = 28) -> LabelledImages:
         "published with 8x8 pixels. Alpaydin and Kaynak (1998), shipped with "
         "scikit-learn; CC BY 4.0.",
     )
+
+
+def _enlargement() -> Tensor:
+    """Bilinear weights from 8 to 20 pixels in tenths, shape (20, 8), int64.
+
+    Whole numbers, because thousands of pixels lie exactly between two grey levels:
+    in floating point it would depend on the processor where they are rounded to.
+    """
+    weights = torch.zeros(20, 8, dtype=torch.int64)
+    for i in range(20):
+        left, right = divmod(max(4 * i - 3, 0), 10)  # (i + 1/2) 8/20 - 1/2
+        weights[i, left] += 10 - right
+        weights[i, min(left + 1, 7)] += right
+    return weights
+
+
+def _divide(numerator: Tensor, denominator: int) -> Tensor:
+    """The nearest whole number to a quotient; of two equally near the even one."""
+    low = numerator // denominator
+    twice = 2 * (numerator - low * denominator)
+    odd = low % 2 == 1
+    return low + ((twice > denominator) | ((twice == denominator) & odd)).long()
 
 
 def photo_crops(split: str) -> LabelledImages:

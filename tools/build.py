@@ -1,6 +1,7 @@
 """Build the HTML book with warnings as errors, and say where it is."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,10 @@ def build(quiet=True):
             -30:
         ]
         sys.exit("\n".join([*told, "make: the book was not built; see above."]))
+    # Sphinx leaves old styles in place when no page has changed.
+    shutil.copytree(
+        ROOT / "book/_static", ROOT / "_build/html/_static", dirs_exist_ok=True
+    )
 
 
 if __name__ == "__main__":

@@ -145,6 +145,19 @@ def test_phone_has_no_sideways_scrolling(visit, name):
     assert clipped == []
 
 
+@in_browser
+@pytest.mark.parametrize("name", PAGES)
+def test_code_and_output_fit_into_the_page(visit, name):
+    page, _ = visit(name)
+    for button in page.locator("button.toggle-button").all():
+        button.click()  # the solutions
+    boxes = page.locator(".bd-article .cell pre")
+    assert boxes.count() > 10
+    wide = "all => all.filter(e => e.scrollWidth > e.clientWidth + 1)"
+    too_wide = f"all => ({wide})(all).map(e => e.textContent.slice(0, 60))"
+    assert boxes.evaluate_all(too_wide) == []
+
+
 LUMINANCE = """selector => {
   const colour = (e, what) => getComputedStyle(e)[what].match(/[\\d.]+/g).map(Number)
   const light = c => [0.2126, 0.7152, 0.0722].map((w, i) => {

@@ -9,11 +9,9 @@ outputs repeat on others. (On processors that are not x86 some have no effect.)
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-from check import PYTEST, WORKERS
+from check import PAGES, PYTEST, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 OLD_PROCESSOR = {
     "ATEN_CPU_CAPABILITY": "default",  # PyTorch's own kernels: no AVX
     "MKL_CBWR": "COMPATIBLE",  # Intel MKL
@@ -24,9 +22,7 @@ OLD_PROCESSOR = {
 
 def main():
     """Compare all outputs, or those of the pages that are named."""
-    pages = sys.argv[1:] or ["book"]
-    nbval = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout", "120"]
-    command = [*PYTEST, "-n", WORKERS, "--dist", "loadfile", *nbval, *pages]
+    command = [*PYTEST, *PAGES, *(sys.argv[1:] or ["book"])]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | OLD_PROCESSOR)
     sys.exit(done.returncode)
 

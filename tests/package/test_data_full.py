@@ -83,7 +83,6 @@ def test_image_set_with_a_root_is_the_full_set():
 
 COST = """
 import sys, time
-
 import mfdnn.data, torch
 torch.ones(3).sum(), torch.arange(3).max()
 def memory(key):

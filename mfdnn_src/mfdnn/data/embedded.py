@@ -50,15 +50,15 @@ def digits(split: str, size: int = 28) -> LabelledImages:
     found = load_digits()
     part = slice(DIGITS_FOR_TRAINING) if split == "train" else None
     part = part or slice(DIGITS_FOR_TRAINING, None)
-    values = torch.as_tensor(found.images[part])[:, None].long()  # 0, ..., 16
+    values = torch.as_tensor(found.images[part])[:, None].double()  # 0, ..., 16
     if size == 28:
         tenths = _enlargement()
-        larger = _divide(tenths @ values @ tenths.T * 255, 16 * 10 * 10)
-        images = pad(larger, (4, 4, 4, 4))
+        larger = tenths @ values @ tenths.T * 255 / (16 * 10 * 10)
+        values = pad(larger, (4, 4, 4, 4))
     else:
-        images = _divide(values * 255, 16)
+        values = values * 255 / 16
     return LabelledImages(
-        images.to(torch.uint8),
+        values.round().to(torch.uint8),
         torch.tensor(found.target[part].tolist()),
         tuple("0123456789"),
         f"digits {split}",
@@ -69,25 +69,18 @@ def digits(split: str, size: int = 28) -> LabelledImages:
 
 
 def _enlargement() -> Tensor:
-    """Bilinear weights from 8 to 20 pixels in tenths, shape (20, 8), int64.
+    """Bilinear weights from 8 to 20 pixels in tenths, shape (20, 8), float64.
 
-    Whole numbers, because thousands of pixels lie exactly between two grey levels:
-    in floating point it would depend on the processor where they are rounded to.
+    Whole numbers, because thousands of pixels lie exactly between two grey levels.
+    Sums of fractions would round them to either side, depending on the processor;
+    sums of whole numbers are exact, and so is a quotient that ends in one half.
     """
-    weights = torch.zeros(20, 8, dtype=torch.int64)
+    weights = torch.zeros(20, 8, dtype=torch.float64)
     for i in range(20):
         left, right = divmod(max(4 * i - 3, 0), 10)  # (i + 1/2) 8/20 - 1/2
         weights[i, left] += 10 - right
         weights[i, min(left + 1, 7)] += right
     return weights
-
-
-def _divide(numerator: Tensor, denominator: int) -> Tensor:
-    """The nearest whole number to a quotient; of two equally near the even one."""
-    low = numerator // denominator
-    twice = 2 * (numerator - low * denominator)
-    odd = low % 2 == 1
-    return low + ((twice > denominator) | ((twice == denominator) & odd)).long()
 
 
 def photo_crops(split: str) -> LabelledImages:

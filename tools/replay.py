@@ -1,0 +1,279 @@
+"""Execute pages without a Jupyter kernel: once, each cell twice, or the path alone.
+
+usage: replay.py PAGE [PAGE ...] [--mode once|twice|path] [--shift S]
+
+once    every cell, in order
+twice   every cell twice in a row: readers of a notebook run cells again
+path    every cell outside the optional sections
+--shift S adds S to every seed of every random generator
+
+PAGE is book/chapter/name (its .md side), or a notebook with its .ipynb.
+Prints the first cell that raises (numbered as nbval does, the setup cell is 0).
+Figures are closed, not drawn. One server process imports the libraries; each
+page runs in a process forked from it, on one thread.
+"""
+
+import argparse
+import multiprocessing
+import os
+import resource
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import nbformat
+import pages
+import reading
+
+MODES = ("once", "twice", "path")
+TIME_LIMIT = 900  # seconds a page, whatever the load
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MPLBACKEND": "Agg",
+}
+PRELOAD = [  # what pages import, imported once
+    "torch",
+    "torch.func",
+    "torch._dynamo",
+    "torchvision.transforms.v2",
+    "matplotlib.pyplot",
+    "scipy.optimize",
+    "scipy.stats",
+    "sklearn.linear_model",
+    "sklearn.svm",
+    "skimage.data",
+    "nbformat",
+    "jupytext",
+    "IPython.core.interactiveshell",
+    "mfdnn.data",
+    "mfdnn.notebook",
+]
+FIRST_SEED = 67280421310721  # torch's default generator starts with it
+
+
+class ReplayError(Exception):
+    """A page that cannot be executed at all; the message says why."""
+
+
+@dataclass
+class Failure:
+    """A cell that raised."""
+
+    cell: int  # number among the code cells, from 0
+    head: str  # the cell's first line
+    line: str  # the line of the cell that raised
+    error: str  # type and message
+    kind: str  # the type alone
+
+    def __str__(self) -> str:
+        """One paragraph for a person."""
+        return f"cell {self.cell} ({self.head}): {self.error}\n    at: {self.line}"
+
+
+@dataclass
+class Outcome:
+    """What happened when a page was executed."""
+
+    cells: int = 0  # cells that were executed, each repetition counted
+    seconds: float = 0.0  # CPU time
+    failures: list[Failure] = field(default_factory=list)
+    printed: str = ""
+    warnings: str = ""  # what was written to stderr
+
+    @property
+    def error(self) -> str | None:
+        """The first failure as text, or None."""
+        return str(self.failures[0]) if self.failures else None
+
+
+def code_lines(cell: Any) -> str:
+    """A cell's first line that is code."""
+    lines = [s.strip() for s in reading.source_of(cell).splitlines()]
+    return next((s for s in lines if s and not s.startswith("#")), "")
+
+
+class Session:
+    """One page's Python: IPython without a kernel, in the page's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Start an empty namespace."""
+        import matplotlib.pyplot as plt
+        from IPython.core.interactiveshell import InteractiveShell
+        from traitlets.config import Config
+
+        class Shell(InteractiveShell):  # type: ignore[misc]
+            def showtraceback(self, *args: Any, **kwargs: Any) -> None:
+                """Leave the report to us."""
+
+            showsyntaxerror = showindentationerror = showtraceback
+
+        config = Config()
+        config.HistoryManager.enabled = False
+        self.shell = Shell.instance(config=config)
+        self.close = lambda *args, **kwargs: plt.close("all")
+        plt.show = self.close
+        os.chdir(folder)
+
+    def run(self, cell: Any, number: int) -> Failure | None:
+        """Execute a code cell; what it raised."""
+        source = reading.source_of(cell)
+        result = self.shell.run_cell(source, store_history=False)
+        self.close()
+        error = result.error_before_exec or result.error_in_exec
+        return error and describe(error, cell, number)
+
+
+def describe(error: BaseException, cell: Any, number: int) -> Failure:
+    """The failure that an exception of a cell is."""
+    own = [
+        frame.line
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename.startswith("<ipython-input")
+    ]
+    line = (own[-1] if own else getattr(error, "text", None)) or ""
+    text = " ".join(str(error).split())
+    kind = type(error).__name__
+    what = f"{kind}: {text}" if text else kind
+    return Failure(number, code_lines(cell), line.strip(), what, kind)
+
+
+def read(path: Path, root: Path = pages.ROOT) -> Any:
+    """The notebook of a page, from its .md side or as stored."""
+    if not path.exists():
+        raise ReplayError(f"there is no page {path}.")
+    if path.suffix == ".ipynb":
+        return nbformat.read(path, as_version=4)
+    return pages.read_source(path, root)
+
+
+def chosen_cells(notebook: Any, mode: str) -> list[tuple[int, Any]]:
+    """(number, cell) of the code cells that a mode executes, in order."""
+    cells = list(enumerate(reading.code_cells(notebook)))
+    if mode == "path":
+        optional = reading.optional_cells(notebook)
+        cells = [(n, cell) for n, cell in cells if not optional[n]]
+    repeat = 2 if mode == "twice" else 1
+    return [pair for pair in cells for _ in range(repeat)]
+
+
+def play(path: Path, root: Path, mode: str, shift: int) -> Outcome:
+    """Execute a page in this process, up to the first cell that raises."""
+    outcome = Outcome()
+    cells = chosen_cells(read(path, root), mode)
+    if shift:
+        import seeds
+
+        seeds.shift_generators(shift)
+    session = Session(path.parent)
+    for number, cell in cells:
+        outcome.cells += 1
+        failure = session.run(cell, number)
+        if failure:
+            outcome.failures.append(failure)
+            break
+    return outcome
+
+
+def child(pipe: Any, function: Callable[..., Outcome], args: tuple[Any, ...]) -> None:
+    """Run in the forked process: send the outcome, or the error's text."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        for stream, file in ((sys.stdout, out), (sys.stderr, err)):
+            os.dup2(file.fileno(), stream.fileno())
+        try:
+            outcome = function(*args)
+        except Exception as error:
+            pipe.send(f"{type(error).__name__}: {error}")
+            return
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode(errors="replace"))
+    outcome.printed, outcome.warnings = texts
+    used = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    outcome.seconds = sum(u.ru_utime + u.ru_stime for u in used)
+    pipe.send(outcome)
+
+
+def in_child(function: Callable[..., Outcome], *args: Any) -> Outcome:
+    """Call a function in a process of its own that has the libraries imported."""
+    os.environ.update(ENVIRONMENT)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=child, args=(send, function, args))
+    process.start()
+    send.close()
+    try:
+        if not receive.poll(TIME_LIMIT):
+            raise ReplayError(f"stopped after {TIME_LIMIT} s.")
+        answer = receive.recv()
+    except EOFError:
+        process.join()
+        raise ReplayError(f"its process ended with code {process.exitcode}.") from None
+    finally:
+        process.kill()
+        process.join()
+    if isinstance(answer, str):
+        raise ReplayError(answer)
+    return answer
+
+
+def run(
+    path: Path, mode: str = "once", shift: int = 0, root: Path = pages.ROOT
+) -> Outcome:
+    """Execute a page in a process of its own, up to the first cell that raises."""
+    if not path.exists():
+        raise ReplayError(f"there is no page {path}.")
+    return in_child(play, path.resolve(), root, mode, shift)
+
+
+def find(name: str) -> Path:
+    """The file of the page that a person named, or ReplayError."""
+    try:
+        path = pages.page_path(name, pages.ROOT)
+    except pages.PageError as error:
+        raise ReplayError(str(error)) from None
+    return path.with_suffix(".ipynb") if name.endswith(".ipynb") else path
+
+
+def main() -> None:
+    """Command line; see the module's text."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("page", nargs="+")
+    parser.add_argument("--mode", choices=MODES, default="once")
+    parser.add_argument("--shift", type=int, default=0)
+    args = parser.parse_args()
+    failed = False
+    for name in args.page:
+        try:
+            outcome = run(find(name), args.mode, args.shift)
+        except ReplayError as error:
+            failed = True
+            print(f"{name}: {error}", file=sys.stderr)
+            continue
+        bad = bool(outcome.error or outcome.warnings)
+        failed |= bad
+        result = "fails" if bad else "passes"
+        print(f"{name}: {args.mode} {result}; {outcome.cells} cells run, "
+              f"{outcome.seconds:.1f} s CPU", flush=True)
+        if outcome.error:
+            print(outcome.error)
+        if outcome.warnings:
+            print(f"written to stderr:\n{outcome.warnings}")
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()

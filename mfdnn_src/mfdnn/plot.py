@@ -13,6 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from mfdnn.plot_slider import slider as slider
+
 #: Colours that differ for colour-blind readers as well (Okabe and Ito, 2008).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#B8860B", "#56B4E9", "#444444")
 

@@ -7,6 +7,7 @@ kernel, a library or a network: on the site, in JupyterLab and in Colab alike.
 import base64
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from html import escape
 from html.parser import HTMLParser
@@ -15,7 +16,10 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
+
+Array = NDArray[Any]
 
 DPI = 120  # 6.4 inches are 768 pixels: more than the site's column, twice a phone
 PALETTE = 48  # colours of all frames together
@@ -183,13 +187,44 @@ def _render(draw: Callable[[Any], object], value: Any) -> Image.Image:
 
 
 def _compress(pictures: Sequence[Image.Image]) -> list[bytes]:
-    """PNGs with one palette for all, so that no colour flickers; white stays white."""
-    strip = Image.fromarray(np.concatenate([np.asarray(p) for p in pictures]))
-    palette = strip.quantize(PALETTE, Image.Quantize.MAXCOVERAGE)
+    """PNGs with one palette for all, so that no colour flickers."""
+    counts: Counter[Any] = Counter()
+    for picture in pictures:
+        for n, color in picture.getcolors(picture.width * picture.height) or []:
+            counts[color] += n
+    colors = np.array(sorted(counts))  # (C, 3)
+    weights = np.sqrt([counts[color] for color in sorted(counts)])
+    palette, nearest = _choose_palette(colors, weights)
+    index = np.zeros((256, 256, 256), np.uint8)
+    index[tuple(colors.T)] = nearest
     pngs = []
     for picture in pictures:
+        mapped = Image.fromarray(index[tuple(np.asarray(picture).transpose(2, 0, 1))])
+        mapped.putpalette(palette.astype(np.uint8).tobytes())
         file = io.BytesIO()
-        mapped = picture.quantize(palette=palette, dither=Image.Dither.NONE)
         mapped.save(file, format="PNG", optimize=True)
         pngs.append(file.getvalue())
     return pngs
+
+
+def _choose_palette(colors: Array, weights: Array) -> tuple[Array, Array]:
+    """Greedily the colour that is worst represented so far, weighted.
+
+    Pillow's methods average colours, so that white and the lines' colours change;
+    here the colours of large areas are kept exactly.
+
+    Returns:
+        the palette, shape (K, 3), and for each colour the index of the nearest one
+        in it.
+    """
+    distance = np.full(len(colors), np.inf)
+    nearest = np.zeros(len(colors), int)
+    worst = int(weights.argmax())
+    chosen = []
+    for k in range(min(PALETTE, len(colors))):
+        chosen.append(worst)
+        to_new = ((colors - colors[worst]) ** 2).sum(axis=1)
+        nearest[to_new < distance] = k
+        distance = np.minimum(distance, to_new)
+        worst = int((weights * distance).argmax())
+    return colors[chosen], nearest

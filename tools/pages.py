@@ -22,6 +22,7 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+import reading
 import yaml
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
@@ -94,7 +95,20 @@ def read_source(path, root):
         digest = hashlib.sha1(cell.source.encode()).hexdigest()[:10]
         seen[digest] = seen.get(digest, 0) + 1
         cell.id = f"{digest}-{seen[digest]}"  # same text, same id: no noise
+    fold(notebook)
     return notebook
+
+
+def fold(notebook):
+    """Fold the apparatus in Colab (as a form with a title) and in JupyterLab."""
+    titles = reading.statement_titles(notebook)
+    kinds = reading.fold_kinds(notebook)
+    for cell, kind in zip(reading.code_cells(notebook), kinds, strict=True):
+        if kind:
+            title = reading.form_title(kind, cell.metadata.get("checks", []), titles)
+            cell.source = f"# @title {title}\n{cell.source}"
+            cell.metadata["cellView"] = "form"
+            cell.metadata["jupyter"] = {"source_hidden": True}
 
 
 def refresh_setup_cell(path, root):
@@ -109,7 +123,7 @@ def refresh_setup_cell(path, root):
 
 def code_of(notebook):
     """What decides the outputs: the code cells' sources, in order."""
-    return [c.source for c in notebook.cells if c.cell_type == "code"]
+    return [reading.source_of(c) for c in reading.code_cells(notebook)]
 
 
 def carry_outputs(source, stored):

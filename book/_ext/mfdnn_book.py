@@ -1,7 +1,6 @@
 """Sphinx extension of the book: what ties statements, cells and topics together.
 
 * hides the .md side of each paired page, so that Sphinx reads the executed one
-* marks each cell that checks a statement, with a link to the statement
 * ``:::{lecture-map}``, ``:::{errata}``, ``:::{theorem-index}``, ``:::{records}``
   and ``:::{verification-report}`` print tables made from the book's own files
 """
@@ -14,7 +13,6 @@ from pathlib import Path
 import yaml
 from docutils import nodes
 from docutils.statemachine import StringList
-from sphinx.addnodes import pending_xref
 from sphinx.util.docutils import SphinxDirective
 
 CHAPTERS = {
@@ -46,19 +44,6 @@ def checked_labels(metadata):
     return list(metadata.get("checks", []))
 
 
-def mark_checks(app, doctree):
-    """Put "Checks Lemma 1.2" above each cell that checks a statement."""
-    for cell in list(doctree.findall(nodes.container)):
-        labels = checked_labels(cell.get("cell_metadata", {}))
-        if cell.get("nb_element") != "cell_code" or not labels:
-            continue
-        note = nodes.paragraph("", "Checks ", classes=["checks-note"])
-        for i, label in enumerate(labels):
-            note += nodes.Text(", " if 0 < i < len(labels) - 1 else " and " * (i > 0))
-            note += reference(app.env.docname, label)
-        cell.parent.insert(cell.parent.index(cell), note)
-
-
 def set_apart_proofs(app, doctree):
     """Set the word "Proof." in italics, and keep it from the text's own words."""
     for box in doctree.findall(nodes.admonition):
@@ -68,20 +53,6 @@ def set_apart_proofs(app, doctree):
             first.parent.replace(
                 first, [nodes.emphasis("", "Proof."), nodes.Text(" "), rest]
             )
-
-
-def reference(docname, label):
-    """An unresolved reference to a statement or exercise, as its role makes it."""
-    return pending_xref(
-        "",
-        nodes.inline("", label),
-        refdoc=docname,
-        refdomain="std" if label.startswith("ex-") else "prf",
-        reftype="ref",
-        reftarget=label,
-        refexplicit=False,
-        refwarn=True,
-    )
 
 
 def set_theme(app, config):
@@ -188,7 +159,8 @@ class LectureMap(MarkdownTable):
                 where = "not written yet"
                 if t["page"] != "unwritten":
                     where = f"{{ref}}`{t['section']}`"
-                out.append(f"| {t['id']} | {t['title']} | {where} |")
+                anchor = f"<span id='topic-{t['id']}'></span>{t['id']}"
+                out.append(f"| {anchor} | {t['title']} | {where} |")
             out.append("")
         return out
 
@@ -308,7 +280,6 @@ def setup(app):
     """Register everything with Sphinx."""
     app.connect("config-inited", hide_twins, priority=100)
     app.connect("config-inited", set_theme)
-    app.connect("doctree-read", mark_checks)
     app.connect("doctree-read", set_apart_proofs)
     app.connect("doctree-resolved", drop_repeated_ids)
     app.connect("doctree-resolved", keep_punctuation_with_formulas)

@@ -3,25 +3,18 @@
 Needs the book (make book) and Chromium; skipped, with the reason, without them.
 """
 
-import functools
-import http.server
 import json
 import re
-import shutil
-import threading
+import statistics
 from urllib.parse import unquote
 
 import pytest
 import yaml
 
 from tests.book import checks
+from tests.site.conftest import CHROMIUM, SITE
 
-SITE = checks.ROOT / "_build" / "html"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-)
+MAX_CODE_SHARE = 0.35  # of the height of a page, as it opens
 PAGES = [name for name, _ in checks.load(checks.ROOT)]
 OTHERS = [
     "intro",
@@ -50,114 +43,6 @@ def html(name):
     return (SITE / f"{name}.html").read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def address():
-    """The site served on this machine only."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    handler = functools.partial(Quiet, directory=SITE)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=FLAGS.split()
-        )
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(browser, address):
-    """Open a page; returns (page, complaints)."""
-    contexts = []
-
-    def open_page(name, width=1280, theme="light"):
-        context = browser.new_context(viewport={"width": width, "height": 900})
-        contexts.append(context)
-        page, complaints = context.new_page(), []
-        script = f"localStorage.mode = '{theme}'; localStorage.theme = '{theme}'"
-        page.add_init_script(script)
-
-        def request(route):
-            url = route.request.url
-            if url.startswith(address):
-                return route.continue_()
-            complaints.append(f"asks a third party: {url}")
-            return route.abort()
-
-        page.route("**/*", request)
-        page.on(
-            "console",
-            lambda m: complaints.append(m.text) if m.type == "error" else None,
-        )
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(f"{address}/{name}.html")
-        page.wait_for_function(
-            "!document.querySelector('.math') || (window.MathJax && MathJax.startup"
-            " && document.querySelector('mjx-container'))"
-        )
-        page.evaluate("window.MathJax?.startup?.promise")
-        return page, complaints
-
-    yield open_page
-    for context in contexts:
-        context.close()
-
-
-@in_browser
-@pytest.mark.parametrize("name", PAGES + OTHERS)
-def test_page_is_self_contained_and_mathematics_renders(visit, name):
-    page, complaints = visit(name)
-    assert page.locator("mjx-merror").count() == 0
-    formulas = page.locator(".bd-article .math").count()
-    assert page.locator(".bd-article mjx-container").count() >= formulas
-    broken = "[...document.images].filter(i => i.complete && !i.naturalWidth).length"
-    assert page.evaluate(broken) == 0
-    missing_alt = "[...document.images].filter(i => !i.hasAttribute('alt')).length"
-    assert page.evaluate(missing_alt) == 0
-    assert complaints == []
-
-
-@in_browser
-@pytest.mark.parametrize("name", PAGES + OTHERS)
-def test_phone_has_no_sideways_scrolling(visit, name):
-    page, _ = visit(name, width=360)
-    page.wait_for_timeout(500)  # book.js runs after the formulas are set
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    clipped = page.evaluate(
-        """[...document.querySelectorAll(
-          '.bd-article p, .bd-article img, .bd-article mjx-container')]
-        .filter(e => e.getBoundingClientRect().right > 361 && !e.closest(
-          'table, .cell_input, .cell_output, div.math, .wide-formula'))
-        .map(e => e.textContent.slice(0, 60))"""
-    )
-    assert clipped == []
-
-
-@in_browser
-@pytest.mark.parametrize("name", PAGES)
-def test_code_and_output_fit_into_the_page(visit, name):
-    page, _ = visit(name)
-    for button in page.locator("button.toggle-button").all():
-        button.click()  # the solutions
-    boxes = page.locator(".bd-article .cell pre")
-    assert boxes.count() > 10
-    wide = "all => all.filter(e => e.scrollWidth > e.clientWidth + 1)"
-    too_wide = f"all => ({wide})(all).map(e => e.textContent.slice(0, 60))"
-    assert boxes.evaluate_all(too_wide) == []
-
-
 LUMINANCE = """selector => {
   const colour = (e, what) => getComputedStyle(e)[what].match(/[\\d.]+/g).map(Number)
   const light = c => [0.2126, 0.7152, 0.0722].map((w, i) => {
@@ -178,16 +63,257 @@ LUMINANCE = """selector => {
 }"""
 
 
+CODE_SHARE = """() => {
+  const height = e => e.getBoundingClientRect().height
+  const seen = [...document.querySelectorAll('.bd-article .cell_input')]
+    .filter(e => e.checkVisibility({contentVisibilityAuto: true}))
+    .filter(e => !e.closest('details:not([open])'))
+  const all = height(document.querySelector('.bd-article'))
+  return seen.map(height).reduce((a, b) => a + b, 0) / all
+}"""
+BROKEN = "[...document.images].filter(i => i.complete && !i.naturalWidth).length"
+NO_ALT = "[...document.images].filter(i => !i.hasAttribute('alt')).length"
+CUT_CODE = """[...document.querySelectorAll('.bd-article .cell pre')]
+  .filter(e => e.scrollWidth > e.clientWidth + 1)
+  .map(e => e.textContent.slice(0, 60))"""
+# What reaches over the right edge of the screen, or is cut off by a box that a
+# reader cannot scroll.
+OUT_OF_REACH = """() => {
+  const scrolls = e => ['auto', 'scroll'].includes(getComputedStyle(e).overflowX)
+  const article = document.querySelector('.bd-article')
+  const lost = e => {
+    const edge = e.getBoundingClientRect().right
+    for (let a = e.parentElement; a && a !== article.parentElement;
+         a = a.parentElement) {
+      if (scrolls(a)) return false
+      const clips = getComputedStyle(a).overflowX !== 'visible'
+      if (clips && edge > a.getBoundingClientRect().right + 1) return true
+    }
+    return edge > innerWidth + 1
+  }
+  const all = article.querySelectorAll('p, img, pre, table, input, mjx-container')
+  return [...all].filter(e => e.checkVisibility() && lost(e))
+    .map(e => e.tagName + ': ' + (e.closest('[id]')?.id || '') + ' '
+      + e.textContent.slice(0, 60))
+}"""
+CUT_ON_PAPER = """[...document.querySelectorAll(
+    '.bd-article pre, .bd-article table, .bd-article img, .bd-article p')]
+  .filter(e => e.checkVisibility())
+  .filter(e => e.scrollWidth > e.clientWidth + 1
+    && getComputedStyle(e).overflowX !== 'visible'
+    || e.getBoundingClientRect().right > innerWidth + 1)
+  .map(e => e.tagName + ': ' + e.textContent.slice(0, 60))"""
+TEXT = ".bd-article > section p, figcaption span, .cell_input span, a.reference"
+TABLE = ".bd-article table :is(caption, td, th), .fold-all, summary span, .topic-badge"
+PAPER = 718  # CSS pixels: A4 less Chromium's margins
+
+SEEN = {}
+
+
+def wait_for_formulas(page):
+    """Let book.js measure the formulas again after a change of width."""
+    page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+
+
+@pytest.fixture
+def seen(visit, name):
+    """What a reader meets on one page: loaded once, then turned over."""
+    if name in SEEN:
+        return SEEN[name]
+    page, complaints = visit(name)
+    found = SEEN[name] = {"complaints": complaints}
+    found["errors in formulas"] = page.locator("mjx-merror").count()
+    found["formulas"] = page.locator(".bd-article .math").count()
+    found["formulas set"] = page.locator(".bd-article mjx-container").count()
+    found["broken images"] = page.evaluate(BROKEN)
+    found["images without alt"] = page.evaluate(NO_ALT)
+    found["share of code"] = page.evaluate(CODE_SHARE)
+    for button in page.locator("button.toggle-button").all():
+        button.click()  # the solutions
+    if page.locator(".fold-all").count():
+        page.click(".fold-all")
+    found["folded"] = page.locator("details.fold:not([open])").count()
+    found["cut code"] = page.evaluate(CUT_CODE)
+    for theme in ("light", "dark"):
+        page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
+        page.wait_for_timeout(50)
+        found[f"contrast, {theme}"] = page.evaluate(LUMINANCE, TEXT)
+        found[f"contrast of tables, {theme}"] = page.evaluate(LUMINANCE, TABLE)
+    page.set_viewport_size({"width": 360, "height": 800})
+    wait_for_formulas(page)
+    found["phone: width"] = page.evaluate("document.documentElement.scrollWidth")
+    found["phone: out of reach"] = page.evaluate(OUT_OF_REACH)
+    page.set_viewport_size({"width": PAPER, "height": 1000})
+    page.emulate_media(media="print")
+    wait_for_formulas(page)
+    found["paper: cut"] = page.evaluate(CUT_ON_PAPER)
+    page.context.close()
+    return found
+
+
+def each(names):
+    """Parametrize over pages; one worker sees all of a page."""
+    marked = [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in names]
+    return pytest.mark.parametrize("name", marked)
+
+
+@in_browser
+@each(PAGES + OTHERS)
+def test_page_is_self_contained_and_mathematics_renders(seen):
+    assert seen["errors in formulas"] == 0
+    assert seen["formulas set"] >= seen["formulas"]
+    assert seen["broken images"] == 0
+    assert seen["images without alt"] == 0
+    assert seen["complaints"] == []
+
+
+@in_browser
+@each(PAGES + OTHERS)
+def test_phone_reaches_everything(seen):
+    assert seen["phone: width"] <= 360
+    assert seen["phone: out of reach"] == []
+
+
+@in_browser
+@each(PAGES + OTHERS)
+def test_paper_cuts_nothing_off(seen):
+    assert seen["paper: cut"] == []
+
+
+@in_browser
+@each(PAGES)
+def test_code_and_output_fit_into_the_page(seen):
+    assert seen["folded"] == 0
+    assert seen["cut code"] == []
+
+
+@in_browser
+@each(PAGES)
+def test_code_does_not_crowd_out_the_text(seen):
+    assert seen["share of code"] <= MAX_CODE_SHARE
+
+
 @in_browser
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("name", PAGES)
-def test_text_is_legible(visit, name, theme):
-    page, _ = visit(name, theme=theme)
-    assert page.evaluate("document.documentElement.dataset.theme") == theme
-    selector = ".bd-article > section p, figcaption span, .cell_input span, a.reference"
-    ratios = page.evaluate(LUMINANCE, selector)
-    assert len(ratios) > 50
-    assert min(ratios) >= 4.5
+@each(PAGES)
+def test_text_is_legible(seen, theme):
+    assert len(seen[f"contrast, {theme}"]) > 50
+    assert min(seen[f"contrast, {theme}"]) >= 4.5
+    assert min(seen[f"contrast of tables, {theme}"], default=9) >= 4.5
+
+
+# Folding, on one page.
+
+FOLDED = "ch1-optimization/gradient-descent"
+CLOSED = "details.fold:not([open])"
+
+
+@in_browser
+def test_code_is_folded_until_asked_for_and_the_choice_is_remembered(visit):
+    page, _ = visit(FOLDED)
+    count = page.locator("details.fold").count()
+    assert page.locator(CLOSED).count() == count > 10
+    assert not page.locator("details.fold .cell_input").first.is_visible()
+    assert page.locator("details.fold-check ~ .cell_output").first.is_visible()
+    page.click(".fold-all")
+    assert page.locator(CLOSED).count() == 0
+    page.reload()
+    assert page.locator(CLOSED).count() == 0
+    page.click(".fold-all")
+    page.reload()
+    assert page.locator(CLOSED).count() == count
+    page.context.close()
+
+
+@in_browser
+def test_keyboard_opens_a_fold(visit):
+    page, _ = visit(FOLDED)
+    page.locator("details.fold > summary").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("details.fold").first.get_attribute("open") is not None
+    page.context.close()
+
+
+@in_browser
+def test_folds_work_without_javascript(visit):
+    page, _ = visit(FOLDED, java_script_enabled=False)
+    assert page.locator(".fold-all").count() == 0
+    page.locator("details.fold-check > summary .fold-action").first.click()
+    assert page.locator("details.fold-check .cell_input").first.is_visible()
+    page.context.close()
+
+
+@in_browser
+def test_paper_shows_folded_code(visit):
+    page, _ = visit(FOLDED)
+    page.emulate_media(media="print")
+    boxes = page.locator("details.fold .cell_input")
+    heights = boxes.evaluate_all(
+        "all => all.map(e => e.getBoundingClientRect().height)"
+    )
+    assert min(heights) > 20
+    assert not page.locator(".fold-all").is_visible()
+    page.context.close()
+
+
+@in_browser
+def test_link_into_folded_code_opens_it(visit):
+    page, _ = visit(FOLDED)
+    mark = "document.querySelector('details.fold pre').id = 'mark'"
+    page.evaluate(mark)
+    page.evaluate("location.hash = '#mark'")
+    page.wait_for_timeout(200)
+    assert page.locator("#mark").is_visible()
+    page.context.close()
+
+
+@each(PAGES)
+def test_what_folds_is_what_the_notebook_says(name):
+    book = json.loads((checks.ROOT / f"book/{name}.ipynb").read_text(encoding="utf-8"))
+    kinds = checks.reading.fold_kinds(book)
+    found = re.findall(r'<details class="fold fold-(\w+)"', html(name))
+    assert found == [kind for kind in kinds if kind]
+    assert "# @title" not in html(name)
+
+
+# The lecture's path.
+
+
+@each(PAGES)
+def test_headings_show_the_lectures_topics_and_what_is_optional(name):
+    file = checks.ROOT / "book/lecture-map.yml"
+    topics = yaml.safe_load(file.read_text(encoding="utf-8"))
+    sections = {t["section"] for t in topics if t["page"] == name}
+    badges = re.findall(r'class="topic-badge"><a href="([^"]+)"', html(name))
+    assert len(badges) == len(sections)
+    for link in badges:
+        assert f"id='{link.partition('#')[2]}'" in html("backmatter/lecture-map")
+    source = (checks.ROOT / f"book/{name}.md").read_text(encoding="utf-8")
+    marked = re.findall(r"^#+ .*\(optional\)$", source, re.M)
+    article, _, _ = html(name).partition('class="prev-next-footer"')
+    shown = re.findall(r"<h\d>(?:(?!</h\d>).)*optional-badge", article, re.S)
+    assert len(shown) == len(marked)
+    contents = html(name)[html(name).find("bd-toc-nav") :]
+    levels = re.findall(r"^##+ .*\(optional\)$", source, re.M)
+    assert contents.count("optional-badge") == len(levels)
+    assert "(optional)" not in re.sub(r"<[^>]+>", "", article)
+
+
+# Weight.
+
+
+def weight(name):
+    """Bytes of a page's own HTML and images."""
+    text = html(name)
+    images = set(re.findall(r'src="(?:\.\./)?_images/([^"]+)"', text))
+    files = [SITE / "_images" / image for image in images]
+    return len(text.encode()) + sum(file.stat().st_size for file in files)
+
+
+def test_pages_are_light():
+    weights = {name: weight(name) for name in PAGES}
+    assert max(weights.values()) <= 2e6, max(weights, key=weights.get)
+    assert statistics.median(weights.values()) <= 1e6
 
 
 @in_browser
@@ -195,6 +321,7 @@ def test_dark_figures_are_dark(visit):
     page, _ = visit("ch1-optimization/gradient-descent", theme="dark")
     figure = page.locator(".cell_output img").first
     assert "invert" in figure.evaluate("e => getComputedStyle(e).filter")
+    page.context.close()
 
 
 @in_browser
@@ -207,6 +334,7 @@ def test_search_finds_a_statement(visit, query):
     page.wait_for_selector("#search-results li a")
     found = page.locator("#search-results li a").evaluate_all("a => a.map(x => x.href)")
     assert any("gradient-descent" in link for link in found)
+    page.context.close()
 
 
 @in_browser
@@ -214,6 +342,7 @@ def test_keyboard_reaches_the_content(visit):
     page, _ = visit("ch1-optimization/gradient-descent")
     page.keyboard.press("Tab")
     assert "skip" in page.evaluate("document.activeElement.textContent").lower()
+    page.context.close()
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -48,7 +48,7 @@ function addFoldButton() {
 // A link into a folded cell opens it.
 function openTarget() {
   const id = decodeURIComponent(location.hash.slice(1));
-  const target = id && document.getElementById(id);
+  const target = id ? document.getElementById(id) : null;
   const fold = target?.closest("details.fold:not([open])");
   if (fold) {
     fold.open = true;

@@ -212,7 +212,7 @@ CLOSED = "details.fold:not([open])"
 def test_code_is_folded_until_asked_for_and_the_choice_is_remembered(visit):
     page, _ = visit(FOLDED)
     count = page.locator("details.fold").count()
-    assert page.locator(CLOSED).count() == count > 10
+    assert page.locator(CLOSED).count() == count >= 8
     assert not page.locator("details.fold .cell_input").first.is_visible()
     assert page.locator("details.fold-check ~ .cell_output").first.is_visible()
     page.click(".fold-all")

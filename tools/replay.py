@@ -1,11 +1,12 @@
 """Execute pages without a Jupyter kernel: once, each cell twice, or the path alone.
 
-usage: replay.py PAGE [PAGE ...] [--mode once|twice|path] [--shift S]
+usage: replay.py PAGE [PAGE ...] [--mode once|twice|path] [--shift S] [--cells 5,8]
 
 once    every cell, in order
 twice   every cell twice in a row: readers of a notebook run cells again
 path    every cell outside the optional sections
 --shift S adds S to every seed of every random generator
+--cells   only these cells and the earlier ones whose names they need
 
 PAGE is book/chapter/name (its .md side), or a notebook with its .ipynb.
 Prints the first cell that raises (numbered as nbval does, the setup cell is 0).
@@ -20,7 +21,7 @@ import resource
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import nbformat
 import pages
 import reading
+from shifted import shift_generators
 
 MODES = ("once", "twice", "path")
 TIME_LIMIT = 900  # seconds a page, whatever the load
@@ -56,7 +58,6 @@ PRELOAD = [  # what pages import, imported once
     "mfdnn.data",
     "mfdnn.notebook",
 ]
-FIRST_SEED = 67280421310721  # torch's default generator starts with it
 
 
 class ReplayError(Exception):
@@ -154,9 +155,34 @@ def read(path: Path, root: Path = pages.ROOT) -> Any:
     return pages.read_source(path, root)
 
 
-def chosen_cells(notebook: Any, mode: str) -> list[tuple[int, Any]]:
+def needed(notebook: Any, wanted: Sequence[int]) -> set[int]:
+    """The numbers of some code cells, and of those before that matter to them.
+
+    A cell matters that sets a name they read, or that reads an object they read:
+    it may change it, as training changes a model.
+    """
+    cells = reading.code_cells(notebook)
+    names = [reading.names_of(reading.source_of(cell)) for cell in cells]
+    code = set().union(*(n.defines for n in names))
+    chosen: set[int] = {0}
+    missing: set[str] = set()
+    for number in range(len(cells) - 1, 0, -1):
+        own = names[number]
+        touched = own.sets | own.changes | own.reads - code
+        if number in wanted or missing & touched:
+            chosen.add(number)
+            missing |= own.reads
+    return chosen
+
+
+def chosen_cells(
+    notebook: Any, mode: str = "once", only: Sequence[int] = ()
+) -> list[tuple[int, Any]]:
     """(number, cell) of the code cells that a mode executes, in order."""
     cells = list(enumerate(reading.code_cells(notebook)))
+    if only:
+        keep = needed(notebook, only)
+        cells = [(n, cell) for n, cell in cells if n in keep]
     if mode == "path":
         optional = reading.optional_cells(notebook)
         cells = [(n, cell) for n, cell in cells if not optional[n]]
@@ -164,14 +190,12 @@ def chosen_cells(notebook: Any, mode: str) -> list[tuple[int, Any]]:
     return [pair for pair in cells for _ in range(repeat)]
 
 
-def play(path: Path, root: Path, mode: str, shift: int) -> Outcome:
+def play(path: Path, root: Path, mode: str, shift: int, only: Sequence[int]) -> Outcome:
     """Execute a page in this process, up to the first cell that raises."""
     outcome = Outcome()
-    cells = chosen_cells(read(path, root), mode)
+    cells = chosen_cells(read(path, root), mode, only)
     if shift:
-        import seeds
-
-        seeds.shift_generators(shift)
+        shift_generators(shift)
     session = Session(path.parent)
     for number, cell in cells:
         outcome.cells += 1
@@ -199,7 +223,9 @@ def child(pipe: Any, function: Callable[..., Outcome], args: tuple[Any, ...]) ->
             file.seek(0)
             texts.append(file.read().decode(errors="replace"))
     outcome.printed, outcome.warnings = texts
-    used = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    used = [
+        resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
     outcome.seconds = sum(u.ru_utime + u.ru_stime for u in used)
     pipe.send(outcome)
 
@@ -229,12 +255,16 @@ def in_child(function: Callable[..., Outcome], *args: Any) -> Outcome:
 
 
 def run(
-    path: Path, mode: str = "once", shift: int = 0, root: Path = pages.ROOT
+    path: Path,
+    mode: str = "once",
+    shift: int = 0,
+    only: Sequence[int] = (),
+    root: Path = pages.ROOT,
 ) -> Outcome:
     """Execute a page in a process of its own, up to the first cell that raises."""
     if not path.exists():
         raise ReplayError(f"there is no page {path}.")
-    return in_child(play, path.resolve(), root, mode, shift)
+    return in_child(play, path.resolve(), root, mode, shift, only)
 
 
 def find(name: str) -> Path:
@@ -246,6 +276,11 @@ def find(name: str) -> Path:
     return path.with_suffix(".ipynb") if name.endswith(".ipynb") else path
 
 
+def numbers(text: str) -> list[int]:
+    """The cell numbers of ``5,8``."""
+    return [int(n) for n in text.split(",")]
+
+
 def main() -> None:
     """Command line; see the module's text."""
     parser = argparse.ArgumentParser(
@@ -254,11 +289,12 @@ def main() -> None:
     parser.add_argument("page", nargs="+")
     parser.add_argument("--mode", choices=MODES, default="once")
     parser.add_argument("--shift", type=int, default=0)
+    parser.add_argument("--cells", type=numbers, default=[])
     args = parser.parse_args()
     failed = False
     for name in args.page:
         try:
-            outcome = run(find(name), args.mode, args.shift)
+            outcome = run(find(name), args.mode, args.shift, args.cells)
         except ReplayError as error:
             failed = True
             print(f"{name}: {error}", file=sys.stderr)
@@ -266,8 +302,11 @@ def main() -> None:
         bad = bool(outcome.error or outcome.warnings)
         failed |= bad
         result = "fails" if bad else "passes"
-        print(f"{name}: {args.mode} {result}; {outcome.cells} cells run, "
-              f"{outcome.seconds:.1f} s CPU", flush=True)
+        print(
+            f"{name}: {args.mode} {result}; {outcome.cells} cells run, "
+            f"{outcome.seconds:.1f} s CPU",
+            flush=True,
+        )
         if outcome.error:
             print(outcome.error)
         if outcome.warnings:

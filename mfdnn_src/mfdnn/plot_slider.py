@@ -26,8 +26,10 @@ PALETTE = 48  # colours of all frames together
 MAX_FRAMES = 24
 MAX_BYTES = 300_000  # of all PNGs; a third more in base64
 
-# What the range input does when it moves. The frames stay text until they are
-# shown, so that whatever strips scripts and attributes leaves one picture.
+# The frames are text until they are shown and the control appears when the first
+# one is loaded: where scripts and attributes are stripped (GitHub, a notebook that
+# is not trusted yet), one picture and its value remain.
+REVEAL = "this.closest('.mfdnn-slider').querySelector('input').hidden = false"
 SHOW = (
     "const s = this.closest('.mfdnn-slider'), m = s.querySelector('img'),"
     " v = JSON.parse(s.dataset.values)[this.value],"
@@ -109,20 +111,28 @@ class Slider:
         self.html = self._html([base64.b64encode(p).decode() for p in pngs], start)
 
     def _html(self, frames: list[str], start: int) -> str:
-        first = self.texts[start]
-        alt = escape(f"{self.label}: ")
+        alt, first = escape(f"{self.label}: "), escape(self.texts[start])
+        values = escape(json.dumps(self.texts, ensure_ascii=False))
         others = "\n".join("-" if i == start else f for i, f in enumerate(frames))
+        columns = max(map(len, self.texts))  # the slider keeps its place
         return f"""\
-<div class="mfdnn-slider" data-alt="{alt}" data-values="{escape(json.dumps(self.texts))}" data-frames="
+<div class="mfdnn-slider" data-alt="{alt}" data-values="{values}" data-frames="
 {others}
 ">
-<img alt="{alt}{escape(first)}" width="{self.width}" height="{self.height}" style="max-width: 100%; height: auto" decoding="sync" onload="this.nextElementSibling.hidden = false" src="data:image/png;base64,{frames[start]}">
-<div class="mfdnn-slider-control" data-lm-suppress-shortcuts="true" hidden>
-<label>{escape(self.label)} <input type="range" min="0" max="{len(frames) - 1}" step="1" value="{start}" autocomplete="off" style="width: 60%; height: 40px; vertical-align: middle" aria-valuetext="{escape(first)}" oninput="{escape(SHOW)}"></label>
-<output aria-live="off">{escape(first)}</output>
+<img alt="{alt}{first}" width="{self.width}" height="{self.height}"
+ style="max-width: 100%; height: auto" decoding="sync" onload="{escape(REVEAL)}"
+ src="data:image/png;base64,{frames[start]}">
+<div class="mfdnn-slider-control" data-lm-suppress-shortcuts="true">
+<label>{escape(self.label)}:
+<input type="range" min="0" max="{len(frames) - 1}" step="1" value="{start}"
+ autocomplete="off" aria-valuetext="{first}" hidden
+ style="width: 20em; max-width: 60%; height: 40px; vertical-align: middle"
+ oninput="{escape(SHOW)}"></label>
+<output aria-live="off"
+ style="display: inline-block; min-width: {columns}ch">{first}</output>
 </div>
 </div>
-"""  # noqa: E501
+"""
 
     def __repr__(self) -> str:
         return f"slider: {self.label} = {', '.join(self.texts)}"

@@ -67,7 +67,7 @@ CODE_SHARE = """() => {
   const height = e => e.getBoundingClientRect().height
   const seen = [...document.querySelectorAll('.bd-article .cell_input')]
     .filter(e => e.checkVisibility({contentVisibilityAuto: true}))
-    .filter(e => !e.closest('details:not([open])'))
+    .filter(e => !e.closest('details:not([open]), .toggle-hidden'))
   const all = height(document.querySelector('.bd-article'))
   return seen.map(height).reduce((a, b) => a + b, 0) / all
 }"""
@@ -97,7 +97,7 @@ OUT_OF_REACH = """() => {
       + e.textContent.slice(0, 60))
 }"""
 CUT_ON_PAPER = """[...document.querySelectorAll(
-    '.bd-article pre, .bd-article table, .bd-article img, .bd-article p')]
+    '.bd-article :is(pre, table, img, p, mjx-container)')]
   .filter(e => e.checkVisibility())
   .filter(e => e.scrollWidth > e.clientWidth + 1
     && getComputedStyle(e).overflowX !== 'visible'

@@ -1,8 +1,11 @@
 """The checks over the pages' sources. Each returns a list of complaints.
 
 They take the repository's root, so that tests can hand them damaged books.
+
+usage: checks.py PAGE [PAGE ...]    print what all checks say about these pages
 """
 
+import functools
 import json
 import re
 import sys
@@ -14,11 +17,17 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
 import pages as page_tool  # noqa: E402
+import reading  # noqa: E402
 
 PROVABLE = ("theorem", "lemma", "proposition", "corollary")
 DIRECTIVE = re.compile(r"^(:{3,}|`{3,})\{prf:(\w+)\}[^\n]*\n((?::\w+:[^\n]*\n)*)", re.M)
 LABEL = re.compile(r"^\(([\w-]+)\)=$", re.M)
 CITATION = re.compile(r"\{cite(?::\w+)?\}`([^`]+)`")
+REFERENCE = re.compile(r"\{(?:prf:ref|eq|numref|ref)\}`(?:[^`<]*<)?([\w:-]+)>?`")
+DEFINED = re.compile(r"^:label:[ \t]*(\S+)|\$\$[ \t]*\(([\w:-]+)\)", re.M)
+GENERATOR = re.compile(
+    r"^\s*(\w+) = .*\b(?:Generator|default_rng|Random|RandomState)\(", re.M
+)
 MAX_LINES, MAX_COLUMNS, MAX_IGNORED = 25, 76, 0.05
 
 
@@ -41,6 +50,27 @@ def code_cells(book):
     return [c for c in book["cells"] if c["cell_type"] == "code"]
 
 
+@functools.cache
+def parsed(path, root, text):
+    """The notebook of a page whose .md side has this text; not to be changed."""
+    return page_tool.read_source(path, root)
+
+
+def written(root):
+    """(name, notebook) of every page, from its .md side."""
+    for path in page_tool.find_pages(root):
+        name = str(path.relative_to(root / "book").with_suffix(""))
+        yield name, parsed(path, root, path.read_text(encoding="utf-8"))
+
+
+def first_line(cell):
+    """A cell's first line that is code, to find it by."""
+    lines = [line.strip() for line in reading.source_of(cell).splitlines()]
+    return next(
+        (x for x in lines if x and not x.startswith(("#", "import", "from"))), ""
+    )
+
+
 def pairs_in_sync(root):
     """NAME.md and NAME.ipynb are the same page."""
     bad = []
@@ -50,7 +80,8 @@ def pairs_in_sync(root):
         if not target.exists():
             bad.append(f"{name}: never executed; run make update")
             continue
-        page_tool_view = json.loads(json.dumps(page_tool.read_source(path, root)))
+        fresh = parsed(path, root, path.read_text(encoding="utf-8"))
+        page_tool_view = json.loads(json.dumps(fresh))
         stored = json.loads(target.read_text(encoding="utf-8"))
         for book in (page_tool_view, stored):
             for cell in book["cells"]:
@@ -84,14 +115,16 @@ def executed_in_order(root):
 def cells_fit(root):
     """No code cell is longer than 25 lines; no code or printed line exceeds 76 columns.
 
-    Wider lines get a scroll bar.
+    The line with a folded cell's title counts. Wider lines get a scroll bar.
     """
     bad = []
     for name, book in load(root):
         for i, cell in enumerate(code_cells(book)):
-            lines = source(cell).splitlines()
-            if len(lines) > MAX_LINES:
-                bad.append(f"{name}: code cell {i} has {len(lines)} lines")
+            lines = reading.source_of(cell).splitlines()
+            total = len(source(cell).splitlines())
+            if total > MAX_LINES:
+                title = " with its title" if total > len(lines) else ""
+                bad.append(f"{name}: code cell {i} has {total} lines{title}")
             bad += [
                 f"{name}: code cell {i} has a line of {len(line)} columns"
                 for line in lines
@@ -271,6 +304,119 @@ def page_structure(root):
     return bad
 
 
+def optional_labels(root):
+    """{label: page} of statements, equations and figures in optional sections."""
+    labels = {}
+    for name, book in written(root):
+        for number, text, optional in reading.segments(book):
+            if not optional:
+                continue
+            meta = book["cells"][number]["metadata"]
+            figure = meta.get("mystnb", {}).get("figure", {})
+            found = [a or b for a, b in DEFINED.findall(text)]
+            labels.update(dict.fromkeys([*found, figure.get("name")], name))
+    return labels
+
+
+def names_from_optional(book):
+    """(number of a code cell on the path, name, number of the optional cell)."""
+    cells = reading.code_cells(book)
+    names = [reading.names_of(reading.source_of(cell)) for cell in cells]
+    optional = reading.optional_cells(book)
+    last, generators = {}, set()  # name: the cell that gave it its value
+    for number, (cell, own) in enumerate(zip(cells, names, strict=True)):
+        if not optional[number]:
+            needed = own.reads | own.changes - own.sets
+            for name in sorted(needed & last.keys()):
+                if optional[last[name]]:
+                    yield number, name, last[name]
+        drawn_from = own.reads & generators  # drawing changes a generator
+        last.update(dict.fromkeys(own.sets | own.changes | drawn_from, number))
+        generators -= own.sets
+        generators |= set(GENERATOR.findall(reading.source_of(cell)))
+
+
+def path_stands_alone(root):
+    """Nothing outside the optional sections needs what one of them defines."""
+    labels, bad = optional_labels(root), []
+    for name, book in written(root):
+        if name.rpartition("/")[2].startswith("exercises"):
+            continue
+        cells = reading.code_cells(book)
+        for number, text, optional in reading.segments(book):
+            if optional:
+                continue
+            meta = book["cells"][number]["metadata"]
+            caption = meta.get("mystnb", {}).get("figure", {}).get("caption", "")
+            for label in REFERENCE.findall(f"{text}\n{caption}"):
+                if label in labels:
+                    where = labels[label] if labels[label] != name else "this page"
+                    bad.append(
+                        f"{name}: the path refers to {label}, which is in an "
+                        f"optional section of {where}"
+                    )
+        for number, variable, source_number in names_from_optional(book):
+            bad.append(
+                f"{name}: code cell {number} ({first_line(cells[number])}) reads "
+                f"{variable}, which the optional code cell {source_number} sets or "
+                "changes"
+            )
+    return bad
+
+
+def topics_on_the_path(root):
+    """No section that treats a topic of the lecture is optional."""
+    topics = yaml.safe_load((root / "book/lecture-map.yml").read_text(encoding="utf-8"))
+    optional = {
+        (name, label)
+        for name, book in written(root)
+        for _, text, is_optional in reading.segments(book)
+        if is_optional
+        for label in LABEL.findall(text)
+    }
+    return [
+        f"{t['page']}: topic {t['id']} is treated in {t['section']}, which is optional"
+        for t in topics
+        if (t.get("page"), t.get("section")) in optional
+    ]
+
+
+def check_cells_define_nothing(root):
+    """A definition that a later cell uses is an idea: it stands in an open cell."""
+    bad = []
+    for name, book in written(root):
+        cells = reading.code_cells(book)
+        names = [reading.names_of(reading.source_of(cell)) for cell in cells]
+        for number, cell in enumerate(cells):
+            used = names[number].defines & reading.used_later(names, number)
+            if cell["metadata"].get("checks") and used:
+                bad.append(
+                    f"{name}: code cell {number} ({first_line(cell)}) checks, and "
+                    f"defines what later cells use: {', '.join(sorted(used))}"
+                )
+    return bad
+
+
+def words_between_cells(root):
+    """An open code cell is not followed by code without a sentence between."""
+    bad = []
+    for name, book in written(root):
+        kinds = iter(reading.fold_kinds(book))
+        before, number = None, -1  # the open code cell just before, if any
+        for cell in book["cells"]:
+            if cell["cell_type"] == "code":
+                number += 1
+                if before is not None:
+                    bad.append(
+                        f"{name}: no words between code cells {number - 1} "
+                        f"({first_line(before)}) and {number} ({first_line(cell)})"
+                    )
+                before = cell if next(kinds) is None else None
+            elif re.search(r"^(?!#|\([\w-]+\)=)\S", source(cell), re.M):
+                before = None
+    return bad
+
+
 ALL = (
     pairs_in_sync,
     executed_in_order,
@@ -283,4 +429,32 @@ ALL = (
     citations_resolve,
     exceptions_justified,
     page_structure,
+    path_stands_alone,
+    topics_on_the_path,
+    check_cells_define_nothing,
+    words_between_cells,
 )
+
+
+def main():
+    """Print the complaints about the pages that are named; see the module's text."""
+    try:
+        paths = [page_tool.page_path(name, ROOT) for name in sys.argv[1:]]
+    except page_tool.PageError as error:
+        sys.exit(str(error))
+    if not paths:
+        sys.exit(__doc__.strip().splitlines()[-1])
+    names = [str(p.relative_to(ROOT / "book").with_suffix("")) for p in paths]
+    own = re.compile(rf"(?:book/)?({'|'.join(map(re.escape, names))})(?:\.md)?:")
+    found = [
+        f"{check.__name__}: {complaint}"
+        for check in ALL
+        for complaint in check(ROOT)
+        if own.match(complaint)
+    ]
+    print("\n".join(found) or f"no complaints about {', '.join(names)}")
+    sys.exit(bool(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -165,23 +165,42 @@ class LectureMap(MarkdownTable):
         return out
 
 
-class Errata(MarkdownTable):
-    """What the lecture text gets wrong, and the section that shows it."""
+ERRATA = {
+    "error": ("Errors", "Right is"),
+    "precision": ("Loose statements", "More precisely"),
+}
 
-    def lines(self):
-        """A definition list, one entry an error."""
+
+class Errata(MarkdownTable):
+    """Where the lecture text is wrong or loose, and the section that shows it."""
+
+    def run(self):
+        """One section a kind, errors first, with the number of entries."""
+        out = []
+        for kind, (title, _) in ERRATA.items():
+            lines = self.lines(kind)
+            count = sum(line.startswith("Topic ") for line in lines)
+            section = nodes.section(ids=[f"errata-{kind}"])
+            section += nodes.title("", f"{title} ({count})")
+            source = StringList(lines, source=self.env.docname)
+            self.state.nested_parse(source, self.content_offset, section)
+            out.append(section)
+        return out
+
+    def lines(self, kind):
+        """A definition list, one entry a term, in the order of the file."""
         out = []
         for entry in self.read("errata.yml"):
-            where = entry.get("section")
-            shown = f" Shown in {{ref}}`{where}`." if where else ""
-            out += [
-                f"Topic {entry['topic']}: {entry['title']}",
-                f": *The lecture says*: {entry['says']}",
-                "",
-                f"  *Right is*: {entry['right']}{shown}",
-                "",
-            ]
-        return out or ["No errors are listed yet."]
+            if entry["kind"] == kind:
+                right, section = entry["right"], entry["section"]
+                out += [
+                    f"Topic {entry['topic']}: {entry['title']}",
+                    f": *The lecture says*: {entry['says']}",
+                    "",
+                    f"  *{ERRATA[kind][1]}*: {right} See {{ref}}`{section}`.",
+                    "",
+                ]
+        return out
 
 
 STATEMENTS = ("theorem", "lemma", "proposition", "corollary", "definition", "algorithm")

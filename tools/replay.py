@@ -3,26 +3,30 @@
 usage: replay.py PAGE [PAGE ...] [--mode once|twice|path] [--shift S] [--cells 5,8]
 
 once    every cell, in order
-twice   every cell twice in a row: readers of a notebook run cells again
 path    every cell outside the optional sections
+twice   every cell twice in a row, as readers of a notebook do; an optional section
+        in a copy of the process, so that what follows does without it
 --shift S adds S to every seed of every random generator
 --cells   only these cells and the earlier ones whose names they need
 
 PAGE is book/chapter/name (its .md side), or a notebook with its .ipynb.
-Prints the first cell that raises (numbered as nbval does, the setup cell is 0).
-Figures are closed, not drawn. One server process imports the libraries; each
-page runs in a process forked from it, on one thread.
+Prints the cells that raise (numbered as nbval does, the setup cell is 0); the
+page goes on after them. Figures are closed, not drawn. One server process imports
+the libraries; each page runs in a process forked from it, on one thread.
 """
 
 import argparse
+import builtins
+import itertools
 import multiprocessing
 import os
+import pickle
 import resource
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,7 @@ import pages
 import reading
 from shifted import shift_generators
 
+Cell = tuple[int, Any]  # the number of a code cell, and the cell
 MODES = ("once", "twice", "path")
 TIME_LIMIT = 900  # seconds a page, whatever the load
 ENVIRONMENT = {
@@ -90,9 +95,15 @@ class Outcome:
     warnings: str = ""  # what was written to stderr
 
     @property
+    def own_failures(self) -> list[Failure]:
+        """The failures without those that only miss what a failed cell defines."""
+        first = min((f.cell for f in self.failures), default=0)
+        return [f for f in self.failures if f.kind != "NameError" or f.cell == first]
+
+    @property
     def error(self) -> str | None:
-        """The first failure as text, or None."""
-        return str(self.failures[0]) if self.failures else None
+        """The failures as text, or None."""
+        return "\n".join(map(str, self.own_failures)) or None
 
 
 def code_lines(cell: Any) -> str:
@@ -130,6 +141,59 @@ class Session:
         self.close()
         error = result.error_before_exec or result.error_in_exec
         return error and describe(error, cell, number)
+
+    def run_all(self, cells: Sequence[Cell], times: int = 1) -> list[Failure]:
+        """Execute each code cell some times in a row; what they raised."""
+        failures = []
+        for number, cell in cells:
+            for time in range(times):
+                failure = self.run(cell, number)
+                if failure:
+                    again = "when run again: " if time else ""
+                    failures.append(replace(failure, error=again + failure.error))
+                    break
+        return failures
+
+    def run_aside(
+        self, cells: Sequence[Cell], passed: Sequence[Cell], times: int
+    ) -> list[Failure]:
+        """Execute cells in a copy of this process, which stays as it is.
+
+        Where they read a name that is not there, those ``passed`` run before.
+        """
+        flush()
+        reader, writer = os.pipe()
+        process = os.fork()
+        if process == 0:
+            with os.fdopen(writer, "wb") as pipe:
+                first = self.run_all(passed) if self.lacks(cells) else []
+                pickle.dump([*first, *self.run_all(cells, times)], pipe)
+            flush()
+            os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            answer = pipe.read()
+        os.waitpid(process, 0)
+        if not answer:
+            raise ReplayError(f"cells {cells[0][0]} to {cells[-1][0]} end the process.")
+        failures: list[Failure] = pickle.loads(answer)
+        return failures
+
+    def lacks(self, cells: Sequence[Cell]) -> bool:
+        """Whether cells read a name that neither is there nor is set by them."""
+        known = {*self.shell.user_ns, *dir(builtins)}
+        for _, cell in cells:
+            names = reading.names_of(reading.source_of(cell))
+            if names.reads - known:
+                return True
+            known |= names.sets
+        return False
+
+
+def flush() -> None:
+    """Write what is printed so far."""
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 def describe(error: BaseException, cell: Any, number: int) -> Failure:
@@ -175,34 +239,34 @@ def needed(notebook: Any, wanted: Sequence[int]) -> set[int]:
     return chosen
 
 
-def chosen_cells(
-    notebook: Any, mode: str = "once", only: Sequence[int] = ()
-) -> list[tuple[int, Any]]:
-    """(number, cell) of the code cells that a mode executes, in order."""
+def chosen_cells(notebook: Any, only: Sequence[int] = ()) -> list[Cell]:
+    """The code cells, numbered; if some are wanted, those and what they need."""
     cells = list(enumerate(reading.code_cells(notebook)))
-    if only:
-        keep = needed(notebook, only)
-        cells = [(n, cell) for n, cell in cells if n in keep]
-    if mode == "path":
-        optional = reading.optional_cells(notebook)
-        cells = [(n, cell) for n, cell in cells if not optional[n]]
-    repeat = 2 if mode == "twice" else 1
-    return [pair for pair in cells for _ in range(repeat)]
+    keep = needed(notebook, only) if only else range(len(cells))
+    return [(number, cell) for number, cell in cells if number in keep]
 
 
 def play(path: Path, root: Path, mode: str, shift: int, only: Sequence[int]) -> Outcome:
-    """Execute a page in this process, up to the first cell that raises."""
+    """Execute a page in this process."""
     outcome = Outcome()
-    cells = chosen_cells(read(path, root), mode, only)
+    notebook = read(path, root)
+    optional = reading.optional_cells(notebook)
     if shift:
         shift_generators(shift)
     session = Session(path.parent)
-    for number, cell in cells:
-        outcome.cells += 1
-        failure = session.run(cell, number)
-        if failure:
-            outcome.failures.append(failure)
-            break
+    times = 2 if mode == "twice" else 1
+    passed: list[Cell] = []  # optional cells that the process went without
+    chosen = chosen_cells(notebook, only)
+    for aside, group in itertools.groupby(chosen, lambda cell: optional[cell[0]]):
+        cells = list(group)
+        if aside and mode == "path":
+            continue
+        if aside and mode == "twice":
+            outcome.failures += session.run_aside(cells, passed, times)
+            passed += cells
+        else:
+            outcome.failures += session.run_all(cells, times)
+        outcome.cells += times * len(cells)
     return outcome
 
 
@@ -216,8 +280,7 @@ def child(pipe: Any, function: Callable[..., Outcome], args: tuple[Any, ...]) ->
         except Exception as error:
             pipe.send(f"{type(error).__name__}: {error}")
             return
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        flush()
         texts = []
         for file in (out, err):
             file.seek(0)
@@ -261,7 +324,7 @@ def run(
     only: Sequence[int] = (),
     root: Path = pages.ROOT,
 ) -> Outcome:
-    """Execute a page in a process of its own, up to the first cell that raises."""
+    """Execute a page in a process of its own."""
     if not path.exists():
         raise ReplayError(f"there is no page {path}.")
     return in_child(play, path.resolve(), root, mode, shift, only)

@@ -52,7 +52,7 @@ class Noted(ast.NodeTransformer):
 def play_on(path: Path, root: Path, shift: int, only: Sequence[int]) -> replay.Outcome:
     """Execute a page in this process with shifted seeds; stop at nothing."""
     outcome = replay.Outcome()
-    cells = replay.chosen_cells(replay.read(path, root), "once", only)
+    cells = replay.chosen_cells(replay.read(path, root), only)
     shift_generators(shift)
     session = replay.Session(path.parent)
     noted: list[int] = []
@@ -73,11 +73,6 @@ def play_on(path: Path, root: Path, shift: int, only: Sequence[int]) -> replay.O
     return outcome
 
 
-def follows(failure: replay.Failure, outcome: replay.Outcome) -> bool:
-    """Whether a failure only says that an earlier cell left something out."""
-    return failure.kind == "NameError" and failure.cell > outcome.failures[0].cell
-
-
 def report(
     cells: list[Any], outcomes: list[replay.Outcome], shown: Sequence[int]
 ) -> tuple[list[str], bool]:
@@ -89,8 +84,7 @@ def report(
         where: Counter[str] = Counter()
         draws = 0
         for outcome in outcomes:
-            own = [f for f in outcome.failures if f.cell == number]
-            own = [f for f in own if not follows(f, outcome)]
+            own = [f for f in outcome.own_failures if f.cell == number]
             draws += bool(own)
             where.update({f"{f.error}  at: {f.line}" for f in own})
         if not draws:
@@ -103,7 +97,7 @@ def report(
         head = f"cell {number} ({replay.code_lines(cell)})"
         lines.append(f"  {head} raises in {draws} of {len(outcomes)}{state}")
         lines += [f"    {count:3d} x {text}" for text, count in where.most_common()]
-    lost = {f.cell for o in outcomes for f in o.failures if follows(f, o)}
+    lost = {f.cell for o in outcomes for f in o.failures if f not in o.own_failures}
     if lost:
         lines.append(f"  missed a name of a cell that had raised: {sorted(lost)}")
     return lines, passes

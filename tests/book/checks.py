@@ -52,15 +52,23 @@ def code_cells(book):
 
 @functools.cache
 def parsed(path, root, text):
-    """The notebook of a page whose .md side has this text; not to be changed."""
-    return page_tool.read_source(path, root)
+    """The notebook of a page whose .md side has this text; not to be changed.
+
+    None where a cell is no Python, which ``pairs_in_sync`` reports.
+    """
+    try:
+        return page_tool.read_source(path, root)
+    except SyntaxError:
+        return None
 
 
 def written(root):
     """(name, notebook) of every page, from its .md side."""
     for path in page_tool.find_pages(root):
         name = str(path.relative_to(root / "book").with_suffix(""))
-        yield name, parsed(path, root, path.read_text(encoding="utf-8"))
+        book = parsed(path, root, path.read_text(encoding="utf-8"))
+        if book:
+            yield name, book
 
 
 def first_line(cell):
@@ -81,6 +89,9 @@ def pairs_in_sync(root):
             bad.append(f"{name}: never executed; run make update")
             continue
         fresh = parsed(path, root, path.read_text(encoding="utf-8"))
+        if fresh is None:
+            bad.append(f"{name}: a cell has a syntax error")
+            continue
         page_tool_view = json.loads(json.dumps(fresh))
         stored = json.loads(target.read_text(encoding="utf-8"))
         for book in (page_tool_view, stored):

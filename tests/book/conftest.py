@@ -29,7 +29,7 @@ The lead asks which question this page answers and says why one should care here
 
 ```
 """
-BODY = """
+BODY = r"""
 (sec-one)=
 ## One
 
@@ -57,6 +57,54 @@ mystnb:
   image: {alt: A rising line.}
 ---
 plt.plot([0, 1], [0, 1])
+plt.show()
+```
+
+A function is defined in view.
+
+```{code-cell} ipython3
+rng = torch.Generator().manual_seed(0)
+def double(x):
+    return x + x
+```
+
+And then it is used.
+
+```{code-cell} ipython3
+print("the double of two is", double(2))
+```
+
+(sec-cubes)=
+## Cubes (optional)
+
+:::{prf:lemma} Cubes
+:label: lem-cubes
+
+The cube of a negative number is negative, unlike its square in {prf:ref}`thm-squares`:
+
+$$
+x^3=x\,x^2 .
+$$ (eq-cubes)
+:::
+
+:::{prf:proof}
+The square is positive.
+:::
+
+```{code-cell} ipython3
+:checks: [lem-cubes]
+
+negative = [-1.5, -0.5]
+assert all(x**3 < 0 and x**3 == x * x**2 for x in negative)
+```
+
+```{code-cell} ipython3
+---
+mystnb:
+  figure: {caption: Cubes., name: fig-cubes}
+  image: {alt: A curve from the lower left to the upper right.}
+---
+plt.plot([-1, 0, 1], [double(-1) / 2, 0, 1])
 plt.show()
 ```
 

@@ -57,6 +57,12 @@ def test_unsynced_pair(book):
     assert checks.pairs_in_sync(book)
 
 
+def test_syntax_error(book):
+    rewrite(book, "double(2))", "double(2)")
+    assert "syntax error" in checks.pairs_in_sync(book)[0]
+    assert checks.words_between_cells(book) == []
+
+
 def test_page_never_executed(book):
     (book / "book/page.ipynb").unlink()
     assert checks.pairs_in_sync(book)
@@ -107,8 +113,7 @@ def test_unchecked_theorem(book):
 
 
 def test_check_without_assert(book):
-    rewrite(book, "assert all", "print(all")
-    rewrite(book, "2.0))\n", "2.0)))\n")
+    rewrite(book, "assert all(x * x", "print(x * x")
     sync(book)
     assert checks.statements_checked(book)
 
@@ -151,6 +156,119 @@ def test_loose_tolerance_without_reason(book):
 def test_no_summary(book):
     rewrite(book, "## Summary", "## Conclusion")
     assert checks.page_structure(book)
+
+
+def test_long_cell_with_its_title(book):
+    text = (book / "book/page.md").read_text()
+    lines = "\n" * 23  # 25 with plt.plot and plt.show, 26 with the title
+    (book / "book/page.md").write_text(text.replace("1])\nplt", f"1])\n{lines}plt", 1))
+    sync(book)
+    assert checks.cells_fit(book) == [
+        "page: code cell 2 has 26 lines with its title",
+    ]
+
+
+# The path, optional sections, folded cells. These read the .md side.
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "{prf:ref}`lem-cubes`",
+        "{prf:ref}`the lemma <lem-cubes>`",
+        "{eq}`eq-cubes`",
+        "{numref}`fig-cubes`",
+        "{numref}`Fig. %s <fig-cubes>`",
+    ],
+)
+def test_path_refers_to_an_optional_section(book, reference):
+    rewrite(book, "Short.", f"See {reference}.")
+    [complaint] = checks.path_stands_alone(book)
+    assert "optional section of this page" in complaint
+
+
+def test_caption_on_the_path_refers_to_an_optional_section(book):
+    rewrite(book, "{caption: A line.,", '{caption: "A line, {eq}`eq-cubes`.",')
+    assert checks.path_stands_alone(book)
+
+
+def test_path_refers_to_an_optional_section_of_another_page(book):
+    other = (book / "book/page.md").read_text().replace("(optional)", "")
+    other = other.replace("lem-cubes", "lem-other").replace("eq-cubes", "eq-other")
+    (book / "book/other.md").write_text(other.replace("Short.", "See {eq}`eq-cubes`."))
+    [complaint] = checks.path_stands_alone(book)
+    assert "other: the path refers to eq-cubes" in complaint
+    assert "optional section of page" in complaint
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("See {ref}`sec-cubes`.", "page"),  # a pointer to the section is welcome
+        ("See {prf:ref}`thm-squares`.", "page"),
+        ("See {prf:ref}`lem-cubes`.", "exercises"),
+    ],
+)
+def test_references_that_are_allowed(book, words, name):
+    rewrite(book, "Short.", words)
+    (book / "book/page.md").rename(book / f"book/{name}.md")
+    assert checks.path_stands_alone(book) == []
+
+
+def add_cell(root, code, before):
+    """Put a code cell before a line of the page."""
+    cell = f"Code.\n\n```{{code-cell}} ipython3\n{code}\n```\n\n"
+    rewrite(root, before, cell + before)
+
+
+@pytest.mark.parametrize(
+    ("optional", "path", "name"),
+    [
+        ("x = 1", "print(x)", "x"),
+        ("def f(): return 1", "print(f())", "f"),
+        ("def f(): return 1", "def g(): return f()", "f"),
+        ("double = abs", "print(double(1))", "double"),  # set on the path before
+        ("x = [1]", "x.append(2)", "x"),
+        ("x = 1", "x += 1", "x"),
+        ("torch.rand(1, generator=rng)", "torch.rand(1, generator=rng)", "rng"),
+    ],
+)
+def test_path_reads_what_an_optional_section_sets(book, optional, path, name):
+    add_cell(book, optional, ":::{prf:lemma} Cubes")
+    add_cell(book, path, "Short.")
+    [complaint] = checks.path_stands_alone(book)
+    assert f"reads {name}, which the optional code cell 5 sets or changes" in complaint
+
+
+def test_topic_in_an_optional_section(book):
+    rewrite(book, "section: sec-one", "section: sec-cubes", "book/lecture-map.yml")
+    assert checks.topics_mapped(book) == []
+    assert checks.topics_on_the_path(book)
+
+
+@pytest.mark.parametrize(
+    "definition", ["def half(x): return x / 2", "import half", "class half: pass"]
+)
+def test_check_cell_defines(book, definition):
+    rewrite(book, "assert all(x * x", f"{definition}\nassert all(x * x")
+    assert checks.check_cells_define_nothing(book) == []
+    rewrite(book, "double(2))", "double(2), half)")
+    [complaint] = checks.check_cells_define_nothing(book)
+    assert complaint.endswith("defines what later cells use: half")
+
+
+@pytest.mark.parametrize("between", ["", "## A heading\n\n", "(sec-x)=\n## H\n\n"])
+def test_no_words_between_cells(book, between):
+    rewrite(book, "And then it is used.\n\n", between)
+    [complaint] = checks.words_between_cells(book)
+    assert "no words between code cells 3 (rng = torch" in complaint
+
+
+def test_folded_cell_needs_no_words(book):
+    rewrite(book, "And then it is used.\n\n", "")
+    fold = "```{code-cell} ipython3\n:fold: true\n\nrng ="
+    rewrite(book, "```{code-cell} ipython3\nrng =", fold)
+    assert checks.words_between_cells(book) == []
 
 
 # The comparison by nbval. One pytest run over all damaged notebooks.
@@ -219,7 +337,14 @@ def test_nbval(verdicts, name):
     [
         ("loss 0.12345", "loss 0.12346", {}, True),
         ("loss 0.1234", "loss 0.1236", {}, False),
-        ("loss 1e-9", "loss -3e-8", {}, True),
+        ("loss 1e-9", "loss -3e-8", {}, False),
+        ("loss 1e-9", "loss -3e-8", {"atol": 1e-7}, True),
+        ("loss 6.8e-07", "loss 6.8e-09", {}, False),
+        ("loss 7.1e-09", "loss 6.8e-09", {}, True),
+        ("loss 3e-16", "loss 2e-16", {}, False),
+        ("loss 2e-16", "loss 0.0", {}, False),
+        ("loss 2e-16", "loss 0.0", {"atol": 1e-12}, True),
+        ("loss -0.0", "loss 0.0", {}, True),
         ("k = 100000", "k = 100001", {}, False),
         ("k = 100", "k = 104", {"rtol": 0.05}, True),
         ("1.0, 2.0", "1.0, 2.0, 3.0", {}, False),

@@ -165,6 +165,8 @@ def names_of(source):
             for name in ("body", "orelse", "finalbody", "handlers")
             if isinstance(getattr(node, name, None), list)
         ]
+        if isinstance(node, ast.ExceptHandler) and node.name:
+            result.sets.add(node.name)
         if isinstance(node, ast.AugAssign):
             name = base_name(node.target)
             result.reads.update({name} - result.sets - {None})

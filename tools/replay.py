@@ -227,7 +227,7 @@ def needed(notebook: Any, wanted: Sequence[int]) -> set[int]:
     """
     cells = reading.code_cells(notebook)
     names = [reading.names_of(reading.source_of(cell)) for cell in cells]
-    code = set().union(*(n.defines for n in names))
+    code = set(dir(builtins)).union(*(n.defines for n in names))
     chosen: set[int] = {0}
     missing: set[str] = set()
     for number in range(len(cells) - 1, 0, -1):

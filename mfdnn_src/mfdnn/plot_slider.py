@@ -28,7 +28,9 @@ MAX_BYTES = 300_000  # of all PNGs; a third more in base64
 
 # The frames are text until they are shown and the control appears when the first
 # one is loaded: where scripts and attributes are stripped (GitHub, a notebook that
-# is not trusted yet), one picture and its value remain.
+# is not trusted yet), one picture and its value remain. JupyterLab drops attributes
+# without a value (hence hidden="hidden"), and takes the arrow keys for itself from
+# any element that does not say data-lm-suppress-shortcuts.
 REVEAL = "this.closest('.mfdnn-slider').querySelector('input').hidden = false"
 SHOW = (
     "const s = this.closest('.mfdnn-slider'), m = s.querySelector('img'),"
@@ -122,10 +124,11 @@ class Slider:
 <img alt="{alt}{first}" width="{self.width}" height="{self.height}"
  style="max-width: 100%; height: auto" decoding="sync" onload="{escape(REVEAL)}"
  src="data:image/png;base64,{frames[start]}">
-<div class="mfdnn-slider-control" data-lm-suppress-shortcuts="true">
+<div class="mfdnn-slider-control">
 <label>{escape(self.label)}:
 <input type="range" min="0" max="{len(frames) - 1}" step="1" value="{start}"
- autocomplete="off" aria-valuetext="{first}" hidden
+ autocomplete="off" aria-valuetext="{first}"
+ hidden="hidden" data-lm-suppress-shortcuts="true"
  style="width: 20em; max-width: 60%; height: 40px; vertical-align: middle"
  oninput="{escape(SHOW)}"></label>
 <output aria-live="off"
@@ -212,7 +215,7 @@ def _compress(pictures: Sequence[Image.Image]) -> list[bytes]:
         mapped = Image.fromarray(index[tuple(np.asarray(picture).transpose(2, 0, 1))])
         mapped.putpalette(palette.astype(np.uint8).tobytes())
         file = io.BytesIO()
-        mapped.save(file, format="PNG", optimize=True)
+        mapped.save(file, format="PNG", optimize=True, dpi=(DPI, DPI))
         pngs.append(file.getvalue())
     return pngs
 

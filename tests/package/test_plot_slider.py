@@ -145,7 +145,8 @@ def test_html_is_a_labelled_native_control():
     assert page.text["label"] == f"height {ALPHA}:"
     assert page.one("img")["alt"] == f"height {ALPHA}: 2.5"
     assert page.one("img")["src"].startswith("data:image/png;base64,iVBOR")
-    assert "hidden" in control and "oninput" in control
+    assert control["hidden"] == "hidden"  # until it works; see plot_slider.REVEAL
+    assert "data-lm-suppress-shortcuts" in control and "oninput" in control
 
 
 def test_html_has_no_ids_and_asks_nobody():

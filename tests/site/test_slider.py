@@ -1,15 +1,24 @@
 """Sliders in a real browser: a small page of its own, and those of the built book."""
 
+import sys
+from types import SimpleNamespace
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pytest
+from docutils import nodes
+from docutils.utils import new_document
 from mfdnn import plot
 from mfdnn.plot_slider import Slider, frames
 
 from tests.book import checks
 from tests.site.conftest import CHROMIUM, SITE
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+sys.path.insert(0, str(checks.ROOT / "book/_ext"))
+
+import mfdnn_slider
+
+in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 VALUES = ["one", "2", "three, with more words", "4", "5"]
 SLIDERS = ".mfdnn-slider"
@@ -76,6 +85,7 @@ def state(slider):
     )
 
 
+@in_browser
 def test_keys_choose_the_frame(show, small):
     page = show()
     slider = page.locator(SLIDERS).first
@@ -96,6 +106,7 @@ def test_keys_choose_the_frame(show, small):
         assert slider.locator("img").evaluate("e => e.decode().then(() => true)")
 
 
+@in_browser
 def test_a_slider_moves_only_itself(show):
     page = show()
     other = page.locator(SLIDERS).nth(1)
@@ -106,11 +117,13 @@ def test_a_slider_moves_only_itself(show):
     assert state(other)[2] == "2" and state(other) != before
 
 
+@in_browser
 def test_name_and_role_for_a_screen_reader(show):
     control = show().get_by_role("slider", name="what is moved, in words:")
     assert control.count() == 1 and control.is_visible()
 
 
+@in_browser
 def test_pointer_chooses_the_frame(show, small):
     page = show()
     slider = page.locator(SLIDERS).first
@@ -119,6 +132,7 @@ def test_pointer_chooses_the_frame(show, small):
     assert state(slider)[0] == small[1][-1]
 
 
+@in_browser
 def test_place_does_not_change_while_moving(show):
     page = show(width=400)
     slider = page.locator(SLIDERS).first
@@ -129,6 +143,7 @@ def test_place_does_not_change_while_moving(show):
     assert len(places) == 1
 
 
+@in_browser
 @pytest.mark.parametrize("theme, sign", [("light", "none"), ("dark", "invert")])
 def test_frames_follow_the_theme(show, theme, sign):
     slider = show(theme=theme).locator(SLIDERS).first
@@ -139,6 +154,7 @@ def test_frames_follow_the_theme(show, theme, sign):
     assert scheme == theme
 
 
+@in_browser
 def test_phone(show):
     page = show(width=360, has_touch=True, is_mobile=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -148,6 +164,7 @@ def test_phone(show):
     assert page.locator(f"{SLIDERS} output").first.inner_text() == VALUES[-1]
 
 
+@in_browser
 def test_without_scripts_the_first_frame_stands_alone(show, small):
     page = show(java_script_enabled=False)
     slider = page.locator(SLIDERS).first
@@ -158,6 +175,7 @@ def test_without_scripts_the_first_frame_stands_alone(show, small):
     assert slider.locator("output").inner_text() == VALUES[1]
 
 
+@in_browser
 def test_paper_shows_the_frame_and_its_value_without_control(show):
     page = show()
     slider = page.locator(SLIDERS).first
@@ -171,6 +189,7 @@ def test_paper_shows_the_frame_and_its_value_without_control(show):
 FOCUS = "e => [getComputedStyle(e).outlineStyle, getComputedStyle(e).outlineWidth]"
 
 
+@in_browser
 def test_focus_is_seen(show):
     page = show()
     page.keyboard.press("Tab")
@@ -178,9 +197,56 @@ def test_focus_is_seen(show):
     assert control.evaluate(FOCUS) == ["solid", "2px"]
 
 
+def resolve(html, builder, alt="What is seen"):
+    """The figure of a cell's output, as a builder gets it."""
+    image = nodes.image(uri="frame.png", alt=alt)
+    raw = nodes.raw("", html, format="html", classes=["output"])
+    forms = [
+        nodes.container("", image, mime_type="image/png"),
+        nodes.container("", raw, mime_type="text/html"),
+    ]
+    bundle = nodes.container("", *forms, nb_element="mime_bundle")
+    document = new_document("page")
+    document += nodes.figure("", bundle, nodes.caption("", "Caption"))
+    app = SimpleNamespace(builder=SimpleNamespace(name=builder))
+    document.settings.env = SimpleNamespace(app=app)
+    mfdnn_slider.ChooseSliderOutput(document).run()
+    return document
+
+
+def kinds(document):
+    """Whether the figure has a picture, and whether it has HTML."""
+    return tuple(
+        document.next_node(kind) is not None for kind in (nodes.image, nodes.raw)
+    )
+
+
+@pytest.mark.parametrize("builder", ["epub", "latex", "text"])
+def test_books_show_the_first_frame(builder):
+    html = '<div class="mfdnn-slider" data-alt="k: "><img alt="k: 1"></div>'
+    assert kinds(resolve(html, builder)) == (True, False)
+
+
+def test_a_browser_gets_the_slider_with_the_words_of_the_page():
+    html = '<div class="mfdnn-slider" data-alt="k: "><img alt="k: 1"></div>'
+    for alt, words in [('A "b" & c', "A &quot;b&quot; &amp; c. "), ("So?", "So? ")]:
+        document = resolve(html, "html", alt)
+        assert kinds(document) == (False, True)
+        raw = document.next_node(nodes.raw)
+        assert raw.astext() == html.replace('alt="', f'alt="{words}')
+        assert raw["classes"] == ["output"] and raw["format"] == "html"
+
+
+@pytest.mark.parametrize("builder", ["html", "epub"])
+def test_other_outputs_are_left_to_myst_nb(builder):
+    html = '<div class="table"><img alt="k: 1"></div>'
+    assert kinds(resolve(html, builder)) == (True, True)
+
+
 @pytest.mark.site
 @pytest.mark.skipif(not BUILT, reason="no built page with a slider")
 @pytest.mark.parametrize("name", BUILT or ["none"])
+@in_browser
 def test_sliders_of_the_book(visit, name):
     page, complaints = visit(name, width=360, theme="dark")
     stored = frames(BUILT[name].read_text(encoding="utf-8"))

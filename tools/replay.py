@@ -17,11 +17,13 @@ the libraries; each page runs in a process forked from it, on one thread.
 
 import argparse
 import builtins
+import ctypes
 import itertools
 import multiprocessing
 import os
 import pickle
 import resource
+import signal
 import sys
 import tempfile
 import traceback
@@ -272,6 +274,8 @@ def play(path: Path, root: Path, mode: str, shift: int, only: Sequence[int]) -> 
 
 def child(pipe: Any, function: Callable[..., Outcome], args: tuple[Any, ...]) -> None:
     """Run in the forked process: send the outcome, or the error's text."""
+    if sys.platform == "linux":  # end with the server, which ends with its user
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         for stream, file in ((sys.stdout, out), (sys.stderr, err)):
             os.dup2(file.fileno(), stream.fileno())

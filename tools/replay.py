@@ -17,15 +17,14 @@ the libraries; each page runs in a process forked from it, on one thread.
 
 import argparse
 import builtins
-import ctypes
 import itertools
 import multiprocessing
 import os
 import pickle
 import resource
-import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -272,10 +271,17 @@ def play(path: Path, root: Path, mode: str, shift: int, only: Sequence[int]) -> 
     return outcome
 
 
+def end_with_parent() -> None:
+    """End this process when the one that asked for it has ended."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
+
+
 def child(pipe: Any, function: Callable[..., Outcome], args: tuple[Any, ...]) -> None:
     """Run in the forked process: send the outcome, or the error's text."""
-    if sys.platform == "linux":  # end with the server, which ends with its user
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    threading.Thread(target=end_with_parent, daemon=True).start()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         for stream, file in ((sys.stdout, out), (sys.stderr, err)):
             os.dup2(file.fileno(), stream.fileno())

@@ -63,6 +63,8 @@ def locals_of(function):
             shared |= set(node.names)
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             own.add(node.id)
+        if isinstance(node, ast.ExceptHandler) and node.name:
+            own.add(node.name)
         if isinstance(node, ast.alias):
             own.add((node.asname or node.name).split(".")[0])
         if not isinstance(node, ast.Lambda | ast.ListComp | ast.GeneratorExp):

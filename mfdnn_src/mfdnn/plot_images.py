@@ -7,7 +7,6 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-
 ANY_GROUND = "#767676"  # contrast 4.5 on white, 4.1 on the site's black
 
 

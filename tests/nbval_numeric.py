@@ -4,9 +4,9 @@ nbval compares printed outputs to the letter and skips pictures. Here two
 numbers are equal within the cell's ``rtol`` and ``atol`` (metadata; by default
 1e-4, and 1e-6 but at most a quarter of the stored number, so that a small one
 cannot double and zero is zero), whole numbers only if they are the same (unless
-the cell states an ``rtol``), and two figures if their sizes agree and the root mean square of
-their pixel differences, on a scale from 0 to 1, is at most ``rms`` (default
-0.01). Everything else is compared by nbval itself.
+the cell states an ``rtol``), and two figures if their sizes agree and the root
+mean square of their pixel differences, on a scale from 0 to 1, is at most
+``rms`` (default 0.01). Everything else is compared by nbval itself.
 """
 
 import base64
@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from nbval.plugin import IPyNbCell, IPyNbFile
 from PIL import Image
+from xdist.scheduler import LoadFileScheduling
 
 RTOL, ATOL, RMS = 1e-4, 1e-6, 0.01
 PAGE_SECONDS, PAGE_GIB = 60, 3
@@ -125,6 +126,20 @@ def pytest_configure(config):
     """Run kernels on one thread, as `make update` does."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
+
+
+class ByFile(LoadFileScheduling):
+    """One file, one worker; but tests that execute one page each are shared out."""
+
+    def _split_scope(self, nodeid):
+        alone = "::test_page[" in nodeid
+        return nodeid if alone else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Take our schedule in place of ``--dist loadfile``."""
+    return ByFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def too_much():

@@ -9,11 +9,10 @@ import subprocess
 import sys
 
 import pytest
+import replay
+import seeds
 
 from tests.book import checks
-
-replay = pytest.importorskip("replay")
-import seeds  # noqa: E402
 
 PAGES = [
     str(path.relative_to(checks.ROOT).with_suffix(""))

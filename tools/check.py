@@ -1,9 +1,10 @@
 """Every check of the book, in order; `make test` calls this.
 
 1. ruff and mypy over the package and the tools
-2. one pytest run, in parallel over the cores: the package's unit tests, the
-   tests over the pages' sources, and nbval, which re-executes every page and
-   compares every output
+2. one pytest run, in parallel over the cores: the package's unit tests; the
+   tests over the pages' sources; every page with each cell twice, and without
+   its optional sections; nbval, which re-executes every page and compares every
+   output
 3. the HTML build, in which a warning is an error
 4. the tests over the built site, in a real browser
 """

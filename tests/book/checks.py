@@ -29,6 +29,7 @@ GENERATOR = re.compile(
     r"^\s*(\w+) = .*\b(?:Generator|default_rng|Random|RandomState)\(", re.M
 )
 MAX_LINES, MAX_COLUMNS, MAX_IGNORED = 25, 76, 0.05
+MIN_DRAW = 20  # characters of the reason why a cell needs its draw (tools/seeds.py)
 
 
 def load(root):
@@ -272,7 +273,7 @@ def citations_resolve(root):
 
 
 def exceptions_justified(root):
-    """Own tolerances and ignored outputs have a reason; few outputs are ignored."""
+    """Own tolerances, draws and ignored outputs have a reason; few are ignored."""
     bad, total, ignored = [], 0, 0
     for name, book in load(root):
         for i, cell in enumerate(code_cells(book)):
@@ -291,6 +292,8 @@ def exceptions_justified(root):
             loose = ignore or {"rtol", "atol", "rms"} & set(meta)
             if loose and len(str(meta.get("why", ""))) < 10:
                 bad.append(f"{name}: code cell {i} is compared loosely without a why")
+            if "draw" in meta and len(str(meta["draw"])) < MIN_DRAW:
+                bad.append(f"{name}: code cell {i} does not say why it needs its draw")
     if ignored > MAX_IGNORED * total:
         bad.append(f"{ignored} of {total} outputs are not compared")
     return bad

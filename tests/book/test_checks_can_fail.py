@@ -153,6 +153,12 @@ def test_loose_tolerance_without_reason(book):
     assert checks.exceptions_justified(book)
 
 
+def test_particular_draw_without_reason(book):
+    rewrite(book, ":checks: [thm", ":draw: luck\n:checks: [thm")
+    sync(book)
+    assert checks.exceptions_justified(book)
+
+
 def test_no_summary(book):
     rewrite(book, "## Summary", "## Conclusion")
     assert checks.page_structure(book)

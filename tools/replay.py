@@ -17,6 +17,7 @@ the libraries; each page runs in a process forked from it, on one thread.
 
 import argparse
 import builtins
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -26,7 +27,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -303,14 +304,26 @@ def child(pipe: Any, function: Callable[..., Outcome], args: tuple[Any, ...]) ->
     pipe.send(outcome)
 
 
+@contextlib.contextmanager
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables, and put back what was there."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def in_child(function: Callable[..., Outcome], *args: Any) -> Outcome:
     """Call a function in a process of its own that has the libraries imported."""
-    os.environ.update(ENVIRONMENT)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=child, args=(send, function, args))
-    process.start()
+    with environment(ENVIRONMENT):  # the server process keeps it, this one does not
+        process.start()
     send.close()
     try:
         if not receive.poll(TIME_LIMIT):

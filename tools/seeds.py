@@ -86,7 +86,8 @@ def report(
         for outcome in outcomes:
             own = [f for f in outcome.own_failures if f.cell == number]
             draws += bool(own)
-            where.update({f"{f.error}  at: {f.line}" for f in own})
+            texts = dict.fromkeys(f"{f.error}  at: {f.line}" for f in own)
+            where.update(list(texts))
         if not draws:
             continue
         excused = len(str(cell["metadata"].get("draw", ""))) >= REASON

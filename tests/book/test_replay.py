@@ -5,6 +5,7 @@ copy of the process, so that the path is executed without them. Then the tools
 themselves: small pages on which they must complain.
 """
 
+import os
 import subprocess
 import sys
 
@@ -59,6 +60,13 @@ def test_good_page_passes_in_all_modes(good):
         assert outcome.cells == count
     stored = run(good / "book/page.ipynb", "once", good)
     assert "the double of two is 4" in stored.printed
+
+
+def test_what_comes_after_is_left_alone(page, good):
+    before = dict(os.environ)
+    path = page("import os\nos.environ['A_PAGE_SET'] = '1'")
+    assert run(path, "once", good).error is None
+    assert dict(os.environ) == before
 
 
 def test_magics_and_the_last_expression(page, good):

@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 UV_VERSION := 0.13.9
+# `make TORCH=cpu` takes PyTorch from its own index, without the CUDA libraries
+# that the wheels on PyPI bring (4 GB on disk); it counts when .venv is made.
+TORCH ?=
 # Pages and tests run on one thread per process, so that results repeat.
 export OMP_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
@@ -26,7 +29,7 @@ help:
 	  "$$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@{ test -x $(BIN)/uv || $(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION); } \
-	  && $(BIN)/uv pip install -q -r requirements.txt || { \
+	  && $(BIN)/uv pip install -q $(if $(TORCH),--torch-backend $(TORCH)) -r requirements.txt || { \
 	  echo "make: the packages of requirements.txt could not be installed" \
 	  "(is there a network?). Nothing else was changed." >&2; exit 1; }
 	@touch $@

@@ -1,4 +1,7 @@
-"""Re-pin requirements.txt from the ranges in pyproject.toml and requirements.in."""
+"""Re-pin requirements.txt from the ranges in pyproject.toml and requirements.in.
+
+binder/pins.txt gets those of the same pins that pages need, and nothing else.
+"""
 
 import re
 import subprocess
@@ -14,23 +17,38 @@ HEAD = """\
 """
 
 
-def main():
-    """Resolve for all platforms from Python 3.11 on and write the pins."""
-    command = [
-        Path(sys.executable).parent / "uv",
-        "pip",
-        "compile",
-        "-q",
-        "--universal",
-    ]
-    command += ["--python-version", "3.11", "pyproject.toml", "-c", "requirements.in"]
-    command += ["--extra", "book", "--extra", "test", "--no-header", "--no-annotate"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+BINDER = """\
+# What pages import, as pinned in requirements.txt, for Binder's image.
+# Made by `make lock`; do not edit by hand.
+"""
+CUDA = re.compile(r"(nvidia-|cuda-|triton)")
+
+
+def pins(constraints, *options):
+    """The pins that uv finds for pyproject.toml, without those of CUDA."""
+    command = [Path(sys.executable).parent / "uv", "pip", "compile", "-q"]
+    command += ["--python-version", "3.11", "pyproject.toml", *options]
+    command += ["--no-header", "--no-annotate", "-c", "-"]
+    result = subprocess.run(
+        command, cwd=ROOT, input=constraints, capture_output=True, text=True
+    )
     if result.returncode:
         sys.exit(f"make lock: {result.stderr.strip()}")
-    cuda = re.compile(r"(nvidia-|cuda-|triton)")
-    pins = [s for s in result.stdout.splitlines() if s and not cuda.match(s)]
-    (ROOT / "requirements.txt").write_text(HEAD + "\n".join(pins) + "\n")
+    found = [s for s in result.stdout.splitlines() if s and not CUDA.match(s)]
+    return "\n".join(found) + "\n"
+
+
+def binder_pins(book):
+    """Those of the book's pins that its pages need on Binder."""
+    return pins(book, "--python-platform", "linux")
+
+
+def main():
+    """Resolve for all platforms from Python 3.11 on and write the pins."""
+    wanted = (ROOT / "requirements.in").read_text()
+    book = pins(wanted, "--universal", "--extra", "book", "--extra", "test")
+    (ROOT / "requirements.txt").write_text(HEAD + book)
+    (ROOT / "binder" / "pins.txt").write_text(BINDER + binder_pins(book))
 
 
 if __name__ == "__main__":

@@ -11,12 +11,13 @@ export MKL_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test portable page update serve bench lock clean
+.PHONY: help book test portable matrix page update serve bench lock clean
 
 help:
 	@echo "make book               build the HTML book (makes .venv first)"
 	@echo "make test               run every check on package, pages and site"
 	@echo "make portable           compare the pages' outputs under older instructions"
+	@echo "make matrix             execute the pages with oldest and newest libraries"
 	@echo "make page PAGE=book/... execute one page and store its outputs"
 	@echo "make update             execute every page whose code changed"
 	@echo "make serve              build, then serve on http://localhost:8000"
@@ -43,6 +44,9 @@ test: .venv/installed
 
 portable: .venv/installed
 	@$(BIN)/python tools/portable.py
+
+matrix: .venv/installed
+	@$(BIN)/python tools/matrix.py $(SETS)
 
 page: .venv/installed
 	@$(BIN)/python tools/pages.py run "$(PAGE)"

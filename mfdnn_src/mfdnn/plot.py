@@ -49,6 +49,16 @@ def use_style() -> None:
         set_matplotlib_formats("png", bbox_inches=None)  # type: ignore[no-untyped-call]
 
 
+def whole_pixels(inches: float) -> float:
+    """The length nearest to ``inches`` that is a whole number of a figure's pixels.
+
+    Sizes that are computed from fractions would otherwise differ by a pixel between
+    machines. Source: the book's own convention.
+    """
+    dots: int = STYLE["figure.dpi"]
+    return round(dots * inches) / dots
+
+
 def contours(
     ax: Axes,
     f: Callable[[Tensor], Tensor],

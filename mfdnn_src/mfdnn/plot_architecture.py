@@ -16,7 +16,7 @@ from matplotlib.textpath import TextPath
 from torch import nn
 
 from mfdnn.measure import CONVOLUTIONS, TRANSPOSED
-from mfdnn.plot import COLORS
+from mfdnn.plot import COLORS, whole_pixels
 from mfdnn.trace import Call, trace
 
 LINE = 7.5 / 72  # inches from a text to what it names
@@ -97,9 +97,10 @@ def architecture(
         (WIDTH - MARGIN - _reach(b)) / (n % per_row + 0.5) for n, b in enumerate(blocks)
     ]
     slot = min(0.95, (WIDTH - MARGIN) / per_row, *ends)
-    figure = plt.figure(figsize=(WIDTH, rows * row), layout="none")
+    tall = whole_pixels(rows * row)
+    figure = plt.figure(figsize=(WIDTH, tall), layout="none")
     ax = figure.add_axes((0, 0, 1, 1))
-    ax.set(xlim=(0, WIDTH), ylim=(0, rows * row), aspect="equal")
+    ax.set(xlim=(0, WIDTH), ylim=(0, tall), aspect="equal")
     ax.axis("off")
     right = max((n % per_row + 0.5) * slot + _reach(b) for n, b in enumerate(blocks))
     left = max(MARGIN, (WIDTH - max(right, per_row * slot)) / 2)
@@ -273,6 +274,7 @@ def neurons(model: nn.Module, shape: Sequence[int]) -> Figure:
     columns = _columns(model, shape)
     step, radius = 0.31, 0.105
     tall = 0.9 + step * max(len(column.places()) - 1 for column in columns)
+    tall = whole_pixels(tall)
     figure = plt.figure(figsize=(WIDTH, tall), layout="none")
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, WIDTH), ylim=(0, tall), aspect="equal")

@@ -7,6 +7,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from mfdnn.plot import whole_pixels
+
 ANY_GROUND = "#767676"  # contrast 4.5 on white, 4.1 on the site's black
 
 
@@ -53,7 +55,8 @@ def image_grid(
     side = 6.4 / columns  # inches of a cell; the image takes the cell less the gap
     gap, above = 0.06, 0.06 if titles is None else 0.24
     width, height = side - gap, (side - gap) * H / W
-    figure = plt.figure(figsize=(6.4, rows * (height + above)), layout="none")
+    tall = whole_pixels(rows * (height + above))
+    figure = plt.figure(figsize=(6.4, tall), layout="none")
     ax = figure.add_axes((0, 0, 1, 1))
     for n, picture in enumerate(pixels):
         x = n % columns * side + gap / 2
@@ -69,7 +72,7 @@ def image_grid(
                 ha="center",
                 color=ANY_GROUND,
             )
-    ax.set(xlim=(0, 6.4), ylim=(rows * (height + above), 0))
+    ax.set(xlim=(0, 6.4), ylim=(tall, 0))
     ax.axis("off")
     return on_any_ground(figure)
 

@@ -225,6 +225,21 @@ def test_grid_places_images_row_by_row_inside_the_figure():
     assert figure.get_size_inches()[0] == pytest.approx(6.4)
 
 
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: image_grid(torch.zeros(3, 1, 8, 7)),
+        lambda: architecture(LeNet(), (1, 28, 28)),
+        lambda: neurons(mlp([2, 7, 1]), (2,)),
+    ],
+    ids=["image_grid", "architecture", "neurons"],
+)
+def test_figures_are_whole_pixels_high(draw):
+    plot.use_style()
+    height = draw().bbox.height
+    assert height == int(height)
+
+
 def test_values_outside_are_clipped_and_gradients_ignored():
     images = torch.tensor([-1.0, 0.5, 2.0]).view(1, 1, 1, 3).requires_grad_()
     (image,) = image_grid(images).axes[0].images

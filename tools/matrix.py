@@ -46,7 +46,16 @@ class MatrixError(Exception):
 
 def uv(*words):
     """Call uv; MatrixError with its words if it fails."""
-    done = subprocess.run([UV, *words], cwd=ROOT, capture_output=True, text=True)
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    kept_apart = [str(p) for p in pyenv.glob("versions/*/bin")]  # not on the PATH
+    path = os.pathsep.join([os.environ.get("PATH", ""), *kept_apart])
+    done = subprocess.run(
+        [UV, *words],
+        cwd=ROOT,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         raise MatrixError(done.stderr.strip())
     return done.stdout.strip()

@@ -114,15 +114,22 @@ def execute(python, paths, jobs):
 
 
 def read_report(report):
-    """What ``execute`` returns, from the report that pytest wrote."""
+    """What ``execute`` returns, from the report that pytest wrote.
+
+    A cell that nbval gave up after a time-out disagrees as well.
+    """
     pages = {}
     for case in ElementTree.parse(report).iter("testcase"):
         name = case.get("classname").replace(".", "/").removesuffix("/ipynb")
         page = pages.setdefault(name, {"cells": 0, "disagreeing": []})
         page["cells"] += 1
-        for fault in [*case.iter("failure"), *case.iter("error")]:
+        for fault in case:
+            if fault.tag not in ("failure", "error", "skipped"):
+                continue
             number = int(re.search(r"\d+$", case.get("name"))[0])
-            page["disagreeing"].append([number, fault.get("message", "")[:200]])
+            told = re.search(r"Cell \d+: (.+)", fault.text or "")
+            what = told[1] if told else fault.get("message", fault.tag)
+            page["disagreeing"].append([number, what])
     return pages
 
 

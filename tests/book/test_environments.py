@@ -16,7 +16,11 @@ REPORT = """\
 <testsuites><testsuite>
 <testcase classname="book.ch1.some-page.ipynb" name="Cell 0" time="1"/>
 <testcase classname="book.ch1.some-page.ipynb" name="Cell 12" time="1">
-<failure message="the figure changed">...</failure></testcase>
+<failure message="failed">#x1B[94mCell 12: Cell outputs differ
+
+Input: ...</failure></testcase>
+<testcase classname="book.ch1.some-page.ipynb" name="Cell 13" time="1">
+<skipped type="pytest.xfail" message="Previous cell timed out"/></testcase>
 <testcase classname="book.ch2.other.ipynb" name="Cell 0" time="1"/>
 </testsuite></testsuites>
 """
@@ -67,8 +71,11 @@ def pages(tmp_path):
 def test_report_says_which_cells_disagree(pages):
     assert pages == {
         "book/ch1/some-page": {
-            "cells": 2,
-            "disagreeing": [[12, "the figure changed"]],
+            "cells": 3,
+            "disagreeing": [
+                [12, "Cell outputs differ"],
+                [13, "Previous cell timed out"],
+            ],
         },
         "book/ch2/other": {"cells": 1, "disagreeing": []},
     }

@@ -1,11 +1,14 @@
 """Execute the book's pages: NAME.md is written by people, NAME.ipynb is made here.
 
 usage: pages.py run PAGE            execute one page
-       pages.py update [--force]    execute every page whose code changed;
+       pages.py update [--force]    execute every page whose code changed, or a
+                                    module of the package that it imports;
                                     --force: every page
 
 A page whose words changed but whose code did not keeps its outputs. A page is
-stored only when all its cells ran; otherwise the old notebook stays.
+stored only when all its cells ran; otherwise the old notebook stays. With which
+modules a page was executed is recorded here (passed.py); of a page that was never
+executed here, the outputs that came with the repository are taken as they are.
 """
 
 import argparse
@@ -14,18 +17,24 @@ import hashlib
 import json
 import os
 import re
-import resource
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import jupytext
+import kernel
 import nbformat
+import needs
 import reading
 import yaml
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError
+from nbclient.exceptions import (
+    CellExecutionError,
+    CellTimeoutError,
+    DeadKernelError,
+)
+from passed import Passed
 
 ROOT = Path(__file__).resolve().parents[1]
 METADATA = {  # no versions: the same on every machine
@@ -99,8 +108,20 @@ def read_source(path, root):
     return notebook
 
 
+def named(number, cell):
+    """How messages name a code cell; the first one of a page, its setup, is 0."""
+    first = reading.source_of(cell).strip().split("\n")[0]
+    return f"code cell {number} ({first})"
+
+
 def fold(notebook):
     """Fold the apparatus in Colab (as a form with a title) and in JupyterLab."""
+    for number, cell in enumerate(reading.code_cells(notebook)):
+        try:
+            reading.names_of(cell.source)
+        except SyntaxError as error:
+            where = f"{named(number, cell)} is no Python"
+            raise PageError(f"{where}: {error.msg}, line {error.lineno}.") from None
     titles = reading.statement_titles(notebook)
     kinds = reading.fold_kinds(notebook)
     for cell, kind in zip(reading.code_cells(notebook), kinds, strict=True):
@@ -136,14 +157,13 @@ def carry_outputs(source, stored):
 
 def tidy_outputs(notebook):
     """Join neighbouring prints, refuse stderr: outputs hold results only."""
-    for number, cell in enumerate(notebook.cells):
-        if cell.cell_type != "code":
-            continue
+    for number, cell in enumerate(reading.code_cells(notebook)):
         cell.metadata.pop("execution", None)
         joined = []
         for output in cell.outputs:
             if output.output_type == "stream" and output.name == "stderr":
-                raise PageError(f"cell {number} writes to stderr:\n{output.text}")
+                where = named(number, cell)
+                raise PageError(f"{where} writes to stderr:\n{output.text}")
             stream = output.output_type == "stream"
             if stream and joined and joined[-1].output_type == "stream":
                 joined[-1].text += output.text
@@ -152,9 +172,25 @@ def tidy_outputs(notebook):
         cell.outputs = joined
 
 
+class Client(NotebookClient):
+    """Executes a notebook; knows at which cell it is, and how its kernel ended."""
+
+    at = None  # index of the cell that was started last
+    exit_code = None
+
+    async def async_execute_cell(self, cell, cell_index, *args, **kwargs):
+        """Note the cell and, if the kernel ends in it, the kernel's exit code."""
+        self.at = cell_index
+        try:
+            return await super().async_execute_cell(cell, cell_index, *args, **kwargs)
+        except DeadKernelError:
+            self.exit_code = await self.km.provisioner.poll()
+            raise
+
+
 def execute(notebook, folder):
     """Run all cells in a fresh kernel on one thread; PageError if one fails."""
-    client = NotebookClient(
+    client = Client(
         notebook,
         timeout=TIME_LIMIT,
         kernel_name="python3",
@@ -164,26 +200,28 @@ def execute(notebook, folder):
     )
     try:
         client.execute()
-    except (CellExecutionError, CellTimeoutError) as error:
-        number, cell = failing_cell(notebook)
-        plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
-        reason = plain.splitlines()[-1] if plain else type(error).__name__
-        first = cell.source.strip().splitlines()[0] if cell else ""
-        raise PageError(f"cell {number} ({first!r}) fails: {reason}") from None
+    except (CellExecutionError, CellTimeoutError, RuntimeError) as error:
+        reason = cause(error, client.exit_code)
+        if client.at is None:
+            raise PageError(f"no kernel starts: {reason}") from None
+        cell = notebook.cells[client.at]
+        cells = reading.code_cells(notebook)
+        number = next(k for k, c in enumerate(cells) if c is cell)
+        raise PageError(f"{named(number, cell)} fails: {reason}") from None
     notebook.metadata = nbformat.from_dict(METADATA)
     tidy_outputs(notebook)
 
 
-def failing_cell(notebook):
-    """Number and cell at which execution stopped."""
-    last = (None, None)
-    for number, cell in enumerate(notebook.cells):
-        if cell.cell_type == "code" and cell.source.strip():
-            last = (number, cell)
-            failed = any(o.output_type == "error" for o in cell.outputs)
-            if failed or cell.execution_count is None:
-                break
-    return last
+def cause(error, exit_code=None):
+    """One sentence on why a cell, or its kernel, failed."""
+    if isinstance(error, CellTimeoutError):
+        return f"it takes longer than {TIME_LIMIT} s."
+    if isinstance(error, DeadKernelError):
+        return kernel.end_of_process(exit_code)
+    if isinstance(error, CellExecutionError):
+        first = error.evalue.strip().split("\n")[0]
+        return f"{error.ename}: {first}" if first else f"{error.ename}."
+    return " ".join(str(error).split())
 
 
 def store(notebook, path):
@@ -206,20 +244,59 @@ def make_page(path, root=ROOT, force=True):
     name = path.relative_to(root).with_suffix("")
     notebook = read_source(path, root)
     target = path.with_suffix(".ipynb")
-    if target.exists() and not force:
-        stored = nbformat.read(target, as_version=4)
-        counts = [c.execution_count for c in stored.cells if c.cell_type == "code"]
-        complete = counts == list(range(1, len(counts) + 1))
-        if complete and code_of(stored) == code_of(notebook):
-            carry_outputs(notebook, stored)
-            store(notebook, target)
-            return None
+    if carry_words(notebook, target) and not force and not stale(path, root):
+        return None
     start = time.perf_counter()
     execute(notebook, path.parent)
     store(notebook, target)
+    note_outputs(path, root)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    _, peak = kernel.used_by_children()
     return f"{name}: executed in {seconds:.0f} s (peak so far {peak:.1f} GiB)"
+
+
+def carry_words(notebook, target):
+    """Store new words with the old outputs, if all code is as it was executed."""
+    if not target.exists():
+        return False
+    stored = nbformat.read(target, as_version=4)
+    counts = [c.execution_count for c in stored.cells if c.cell_type == "code"]
+    complete = counts == list(range(1, len(counts) + 1))
+    if not complete or code_of(stored) != code_of(notebook):
+        return False
+    carry_outputs(notebook, stored)
+    store(notebook, target)
+    for cell in reading.code_cells(notebook):  # to be executed again, perhaps
+        cell.outputs, cell.execution_count = [], None
+    return True
+
+
+def record_of_outputs(path, root):
+    """(name of the record, what it holds) of a page's stored outputs."""
+    sources = needs.Sources(root)
+    notebook = json.loads(path.with_suffix(".ipynb").read_text(encoding="utf-8"))
+    code = [(reading.source_of(c), c["outputs"]) for c in reading.code_cells(notebook)]
+    name = f"outputs/{path.relative_to(root).with_suffix('')}"
+    cells = needs.digest(json.dumps(code, sort_keys=True))
+    return name, {"cells": cells, "needs": needs.outputs_key(path, sources)}
+
+
+def note_outputs(path, root):
+    """Record with which modules and packages a page's stored outputs were made."""
+    Passed(root).store(*record_of_outputs(path, root))
+
+
+def stale(path, root):
+    """Whether what a page imports has changed since its outputs were made.
+
+    Outputs that were not made here, but came with the repository, are fresh.
+    """
+    name, now = record_of_outputs(path, root)
+    then = Passed(root).load(name)
+    if then.get("cells") != now["cells"]:
+        note_outputs(path, root)
+        return False
+    return then != now
 
 
 def attempt(path, root, force):
@@ -240,8 +317,7 @@ def main():
     update = commands.add_parser("update")
     update.add_argument("--force", action="store_true")
     args = parser.parse_args()
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = "1"
+    kernel.prepare_environment()
     try:
         if args.command == "run":
             pages, force = [page_path(args.page, ROOT)], True

@@ -59,7 +59,7 @@ def parsed(path, root, text):
     """
     try:
         return page_tool.read_source(path, root)
-    except SyntaxError:
+    except page_tool.PageError:
         return None
 
 

@@ -1,9 +1,13 @@
 """`make page` and `make update`: what they store, and what they refuse."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 
+import kernel
+import nbformat
 import pytest
 
 from tests.book import checks
@@ -59,6 +63,79 @@ def test_words_change_without_execution(book):
     for a, b in zip(old["cells"], new["cells"], strict=True):
         assert a.get("outputs") == b.get("outputs")
     assert checks.pairs_in_sync(book) == []
+
+
+FAILS = {
+    "1 / 0": "ZeroDivisionError: division by zero",
+    "import nowhere": "ModuleNotFoundError: No module named 'nowhere'",
+    "%nowhere": "UsageError: Line magic function `%nowhere` not found.",
+    "import os; os.kill(os.getpid(), 9)": "its process was killed, as happens when "
+    "memory runs out.",
+    "import os; os._exit(3)": "it ends the process with exit code 3.",
+    "while True: pass": "it takes longer than 3 s.",
+}
+
+
+@pytest.mark.parametrize("code", FAILS)
+def test_failing_cell_is_named_with_one_sentence(code, tmp_path, monkeypatch):
+    monkeypatch.setattr(page_tool, "TIME_LIMIT", 3)
+    new = nbformat.v4
+    cells = [new.new_code_cell(s) for s in ("x = 1", f"{code}\ny = 2", "z = 3")]
+    book = new.new_notebook(cells=[cells[0], new.new_markdown_cell("M"), *cells[1:]])
+    with pytest.raises(page_tool.PageError) as error:
+        page_tool.execute(book, tmp_path)
+    assert str(error.value) == f"code cell 1 ({code}) fails: {FAILS[code]}"
+
+
+def test_syntax_error_is_named_with_its_page(book):
+    path = book / "book/page.md"
+    path.write_text(path.read_text().replace("double(2))", "double(2)"))
+    _, error = page_tool.attempt(path, book, False)
+    assert error.startswith("book/page: code cell 4 (print(")
+    assert "is no Python: '(' was never closed, line 1" in error
+
+
+def test_module_of_the_package_changes(book, monkeypatch):
+    path = book / "book/page.md"
+    shutil.rmtree(book / "_build")  # its records: as in a clone
+    package = book / "mfdnn_src/mfdnn"
+    package.mkdir(parents=True)
+    (package / "notebook.py").write_text("from mfdnn import deep\n")
+    (package / "deep.py").write_text("")
+    (package / "other.py").write_text("")
+    executed = []
+    monkeypatch.setattr(page_tool, "execute", lambda *_: executed.append(1))
+    monkeypatch.setattr(page_tool, "store", lambda *_: None)
+
+    def update():
+        executed.clear()
+        page_tool.make_page(path, book, force=False)
+        return len(executed)
+
+    assert update() == 0  # outputs that came with the repository
+    (package / "other.py").write_text("x = 1")
+    assert update() == 0
+    (package / "deep.py").write_text("x = 1")
+    assert (update(), update()) == (1, 0)
+
+
+def test_machine_without_a_folder_for_matplotlib(book, monkeypatch):
+    for name in ("MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/dev/null/home")
+    monkeypatch.setenv("IPYTHONDIR", str(book))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(book))
+    done, error = page_tool.attempt(book / "book/page.md", book, True)
+    assert "writes to stderr" in error and "matplotlib" in error
+    kernel.prepare_environment()
+    done, error = page_tool.attempt(book / "book/page.md", book, True)
+    assert done and error is None
+    assert os.environ["MPLCONFIGDIR"]
+
+
+def test_memory_on_linux_and_on_a_mac():
+    assert kernel.gibibytes(2**20, "linux") == 1
+    assert kernel.gibibytes(2**30, "darwin") == 1
 
 
 def test_second_execution_changes_nothing(book):

@@ -11,11 +11,13 @@ export MKL_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test portable matrix page update serve bench lock clean
+.PHONY: help book test check test-changed portable matrix page update serve bench lock clean
 
 help:
 	@echo "make book               build the HTML book (makes .venv first)"
 	@echo "make test               run every check on package, pages and site"
+	@echo "make check PAGE=book/...  check one page, in a minute"
+	@echo "make test-changed       check what your changes touch"
 	@echo "make portable           compare the pages' outputs under older instructions"
 	@echo "make matrix             execute the pages with oldest and newest libraries"
 	@echo "make page PAGE=book/... execute one page and store its outputs"
@@ -47,6 +49,12 @@ portable: .venv/installed
 
 matrix: .venv/installed
 	@$(BIN)/python tools/matrix.py $(SETS)
+
+check: .venv/installed
+	@$(BIN)/python tools/check_page.py "$(PAGE)"
+
+test-changed: .venv/installed
+	@$(BIN)/python tools/changed.py
 
 page: .venv/installed
 	@$(BIN)/python tools/pages.py run "$(PAGE)"

@@ -18,10 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 WORKERS = str(os.cpu_count() or 1)
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-PAGES = [  # options under which pytest re-executes pages, in parallel
-    *("-n", WORKERS, "--dist", "loadfile"),
-    *("--nbval", "--nbval-current-env", "--nbval-cell-timeout", "120"),
-]
+NBVAL = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout", "120"]
+PAGES = ["-n", WORKERS, "--dist", "loadfile", *NBVAL]  # re-executed in parallel
 STEPS = {
     "lint": [sys.executable, "-m", "ruff", "check", "--no-cache", "."],
     "types": [sys.executable, "-m", "mypy"],

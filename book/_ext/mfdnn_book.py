@@ -2,7 +2,8 @@
 
 * hides the .md side of each paired page, so that Sphinx reads the executed one
 * ``:::{lecture-map}``, ``:::{errata}``, ``:::{theorem-index}``, ``:::{records}``
-  and ``:::{verification-report}`` print tables made from the book's own files
+  ``:::{verification-report}`` and ``:::{matrix}`` print tables made from the
+  book's own files
 """
 
 import json
@@ -266,6 +267,37 @@ class VerificationReport(MarkdownTable):
         return out
 
 
+class Matrix(MarkdownTable):
+    """What agreed with other versions of the libraries, as ``make matrix`` found."""
+
+    def lines(self):
+        """One row an environment, and below the table each cell that disagrees."""
+        out = [
+            "| Versions | Python | PyTorch | NumPy | SciPy | Matplotlib | scikit-learn "
+            "| Pages run | Cells that agree | Run |",
+            "|---|---|---|---|---|---|---|---:|---:|---|",
+        ]
+        names = [name for name, _ in self.notebooks()]
+        below = []
+        for e in self.read("matrix.json"):
+            pages, v = e["pages"], e["versions"]
+            bad = [(page, n) for page, r in pages.items() for n, _ in r["disagreeing"]]
+            cells = sum(r["cells"] for r in pages.values())
+            days = sorted({r["run"] for r in pages.values()})
+            out.append(
+                f"| {e['set']} | {e['python']} | {v['torch']} | {v['numpy']} "
+                f"| {v['scipy']} | {v['matplotlib']} | {v['scikit-learn']} "
+                f"| {len(pages)} of {len(names)} | {cells - len(bad)} of {cells} "
+                f"| {' to '.join({days[0]: 0, days[-1]: 0})} |"
+            )
+            for page, n in bad:
+                name = page.removeprefix("book/")
+                below.append(
+                    f"* {e['set']}, Python {e['python']}: cell {n} of {{doc}}`/{name}`"
+                )
+        return [*out, "", *(["These cells disagree:", "", *below] if below else [])]
+
+
 class Records(MarkdownTable):
     """The full-scale runs, from the repository's folder of records."""
 
@@ -305,6 +337,7 @@ def setup(app):
     app.connect("html-page-context", drop_thebe, priority=900)
     app.add_directive("lecture-map", LectureMap)
     app.add_directive("errata", Errata)
+    app.add_directive("matrix", Matrix)
     app.add_directive("records", Records)
     app.add_directive("theorem-index", TheoremIndex)
     app.add_directive("verification-report", VerificationReport)

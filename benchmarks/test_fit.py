@@ -43,6 +43,11 @@ def tensors(work):
     return to_unit(train.images)[index], train.labels[index]
 
 
+def shuffled(x, y):
+    generator = torch.Generator().manual_seed(0)
+    return Batches(x, y, batch_size=BATCH, generator=generator)
+
+
 def bare(work, x, y):
     model = network(work)
     optimizer, rng = SGD(model.parameters(), lr=LR), torch.Generator().manual_seed(0)
@@ -59,7 +64,7 @@ def bare(work, x, y):
 def mfdnn_fit(work, x, y):
     model = network(work)
     optimizer = SGD(model.parameters(), lr=LR)
-    batches = Batches(x, y, BATCH, torch.Generator().manual_seed(0))
+    batches = shuffled(x, y)
     return lambda: fit(model, cross_entropy, batches, optimizer, 1), model
 
 
@@ -116,7 +121,7 @@ def lightning_loader(work, x, y):
 
 
 def lightning_batches(work, x, y):
-    return _lightning(work, Batches(x, y, BATCH, torch.Generator().manual_seed(0)))
+    return _lightning(work, shuffled(x, y))
 
 
 def fastai(work, x, y):

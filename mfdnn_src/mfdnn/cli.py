@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 ABOUT = """\
 Full-scale experiments of the book Mathematical Foundations of Deep Neural Networks.
@@ -33,14 +34,15 @@ examples:
   mfdnn train mlp-mnist --data DIR       read MNIST from DIR/MNIST/raw instead
   mfdnn train mlp-mnist --data embedded --epochs 1
                                          a quick trial; prints the record's table
-  mfdnn train mlp-mnist --seed 1 --record mlp-1.json --device cuda --precision bf16
+  mfdnn train mlp-mnist --seed 1 --device cuda --precision bf16 --channels-last
   torchrun --nproc-per-node=4 -m mfdnn train mlp-mnist
                                          four processes, on GPUs one each; the batch
                                          is divided among them, the result is the
                                          same up to rounding
 
 The record goes to records/RECIPE.json when the run is the recipe's own (full data,
-its number of epochs, seed 0), and elsewhere only when --record says where."""
+its number of epochs); with another seed, device or precision to a file beside it,
+such as records/RECIPE-seed1-cuda.json. Elsewhere only when --record says where."""
 
 DATA = """\
 Fetch a full data set into the cache, verify its checksums, and say what it is.
@@ -54,14 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command.
 
     Args:
-        arguments: the words after `mfdnn`, shape (number of words,); None takes
+        arguments: the words after `mfdnn`, None takes
             those of the command line.
 
     Raises:
         SystemExit: with a sentence for the user when something cannot be done
             (status 1), or when the words make no sense (status 2).
-
-    Source: the book's own convention.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -69,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit("mfdnn: stopped; the same command goes on after the last epoch")
     except Exception as error:
-        if not isinstance(error, _foreseen()):
+        from mfdnn.errors import MfdnnError
+
+        if not isinstance(error, (MfdnnError, OSError, ValueError)):
             raise
         sys.exit(f"mfdnn: {error}")
 
@@ -105,7 +107,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--epochs", type=_positive, help="instead of the recipe's")
     train.add_argument("--seed", type=int, default=0, help="default 0")
     train.add_argument("--device", help="cuda, mps or cpu; default: the best there is")
-    train.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    train.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32")
+    train.add_argument(
+        "--channels-last", action="store_true", help="pays for convolutions in bf16"
+    )
+    train.add_argument("--compile", action="store_true", help="pays for long runs")
     train.add_argument("--threads", type=_positive, help="on the CPU")
     train.add_argument("--record", metavar="FILE", help="where to write the record")
     train.add_argument("--checkpoint", metavar="FILE", help="keep the checkpoint here")
@@ -138,62 +144,60 @@ def _positive(text: str) -> int:
     return number
 
 
-def _foreseen() -> tuple[type[Exception], ...]:
-    """The errors whose message is written for the user."""
-    from mfdnn.data import DataError
-    from mfdnn.records import RecordError
-    from mfdnn.train import CheckpointError, DivergenceError
-
-    known = (DataError, RecordError, CheckpointError, DivergenceError)
-    return (*known, OSError, ValueError)
-
-
 def _train(options: argparse.Namespace) -> None:
     import torch
 
     from mfdnn import device, distributed, records
     from mfdnn.data.cache import default_root
-    from mfdnn.recipes import find, load, run
+    from mfdnn.recipes import find, run
 
     recipe = find(options.recipe)
-    os.environ["MFDNN_DATA"] = options.data or os.environ.get("MFDNN_DATA") or "full"
-    own = options.seed == 0 and os.environ["MFDNN_DATA"] != "embedded"
-    epochs = options.epochs or recipe.settings.epochs
-    own = own and epochs == recipe.settings.epochs
-    recipe = replace(recipe, settings=replace(recipe.settings, epochs=epochs))
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    checkpoint = options.checkpoint or (
-        default_root() / "checkpoints" / f"{recipe.name}-{options.seed}.pt"
+    where = options.data or os.environ.get("MFDNN_DATA") or "full"
+    epochs = options.epochs or recipe.epochs
+    own = where != "embedded" and epochs == recipe.epochs
+    recipe = replace(recipe, epochs=epochs)
+    checkpoint = Path(
+        options.checkpoint
+        or default_root() / "checkpoints" / f"{recipe.name}-{options.seed}.pt"
     )
-    with distributed.group(device.choose(options.device)) as where:
-        record = run(
+    with (
+        distributed.group(device.choose(options.device)) as place,
+        device.threads(options.threads or torch.get_num_threads()),
+    ):
+        result = run(
             recipe,
-            load(recipe, published=not options.unpublished),
+            recipe.load(where, published=not options.unpublished),
             options.seed,
-            where,
-            precision=options.precision,
+            device.Compute(
+                place, options.precision, options.channels_last, options.compile
+            ),
             checkpoint=checkpoint,
         )
         if distributed.rank():
             return
-        print(records.table(record))
+        print(records.table(result.record))
         if options.record or own:
-            print(f"written to {records.write(record, options.record)}")
+            path = records.write(result.record, options.record, result.picture)
+            print(f"written to {path}")
         if not options.checkpoint:
             checkpoint.unlink(missing_ok=True)
 
 
 def _recipes(options: argparse.Namespace) -> None:
-    from mfdnn.measure import count_parameters
-    from mfdnn.recipes import RECIPES
+    import torch
 
-    row = "{:<28} {:<8} {:>10} {:>6} {:>6} {:>7}  {}"
-    print(row.format("recipe", "data", "parameters", "batch", "lr", "epochs", "what"))
+    from mfdnn.device import Compute
+    from mfdnn.measure import count_parameters
+    from mfdnn.recipes import RECIPES, Plan
+
+    row = "{:<28} {:<8} {:>10} {:>6} {:>6}  {}"
+    print(row.format("recipe", "data", "parameters", "batch", "epochs", "what"))
     for r in RECIPES.values():
-        size = f"{count_parameters(r.build()):,}"
-        numbers = (size, r.settings.batch_size, r.settings.lr, r.settings.epochs)
-        print(row.format(r.name, r.data, *numbers, r.about))
+        with torch.device("meta"):  # shapes without numbers
+            compute, draws = Compute(torch.device("meta")), torch.Generator("cpu")
+            learner = r.task.learner(Plan(r.settings, compute, r.epochs, draws))
+        size = f"{sum(map(count_parameters, learner.networks.values())):,}"
+        print(row.format(r.name, r.data, size, r.batch_size, r.epochs, r.about))
 
 
 def _data(options: argparse.Namespace) -> None:

@@ -4,11 +4,13 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Generator, nn
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 def choose(name: str | None = None) -> torch.device:
@@ -26,8 +28,6 @@ def choose(name: str | None = None) -> torch.device:
         ValueError: if the device asked for is not there; the message lists
             those that are.
 
-    Source: the book's own convention.
-
     >>> choose("cpu")
     device(type='cpu')
     """
@@ -42,9 +42,7 @@ def available() -> list[str]:
     """List the devices of this machine, the one to prefer first.
 
     Returns:
-        names such as ["cuda:0", "cpu"], a list of shape (number of devices,).
-
-    Source: the book's own convention.
+        names such as ["cuda:0", "cpu"].
     """
     found = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
@@ -67,14 +65,33 @@ def seed(number: int) -> Generator:
 
     Raises:
         ValueError: if the seed is negative.
-
-    Source: the book's own convention.
     """
     if number < 0:
         raise ValueError(f"a seed is not negative, but this one is {number}")
     random.seed(number)
     torch.manual_seed(number)  # every device's
     return Generator().manual_seed(number)
+
+
+@contextmanager
+def seeded(number: int) -> Iterator[Generator]:
+    """Run a block with seeded generators; afterwards the global ones are as before.
+
+    Args:
+        number: the seed, not negative.
+
+    Yields:
+        a CPU generator with the same seed, as from `seed`.
+
+    Raises:
+        ValueError: if the seed is negative.
+    """
+    python = random.getstate()
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        try:
+            yield seed(number)
+        finally:
+            random.setstate(python)
 
 
 @contextmanager
@@ -92,8 +109,6 @@ def threads(number: int) -> Iterator[None]:
 
     Raises:
         ValueError: if the number is below 1.
-
-    Source: the book's own convention.
     """
     if number < 1:
         raise ValueError(f"at least one thread is needed, not {number}")
@@ -105,6 +120,34 @@ def threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def arithmetic(precision: str = "fp32") -> Iterator[None]:
+    """Run a block with the arithmetic that a precision means; then it is as before.
+
+    On NVIDIA GPUs torch computes convolutions of float32 numbers in TF32 (11
+    significant bits) unless it is told not to: "fp32" tells it not to, here, for
+    matrix products and convolutions alike. Elsewhere this changes nothing.
+
+    Args:
+        precision: "fp32"; "tf32" for TF32 in both; or "bf16", which is as "fp32"
+            outside of `autocast`.
+
+    Raises:
+        ValueError: if there is no such precision.
+    """
+    _check_precision(precision)
+    cudnn: Any = torch.backends.cudnn
+    flags: tuple[Any, ...] = (torch.backends.cuda.matmul, cudnn.conv)
+    before = [flag.fp32_precision for flag in flags]
+    for flag in flags:
+        flag.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    try:
+        yield
+    finally:
+        for flag, old in zip(flags, before, strict=True):
+            flag.fp32_precision = old
+
+
 def autocast(
     device: torch.device, precision: str = "fp32"
 ) -> AbstractContextManager[object]:
@@ -112,25 +155,31 @@ def autocast(
 
     With "bf16" matrix products and convolutions are computed in bfloat16 (8
     significant bits, the range of float32, so that no scaling of the loss is
-    needed); weights, sums and losses stay in float32.
+    needed). Weights, and the losses that torch defines, stay in float32; a loss
+    written by hand is in bfloat16 if its inputs are. For what "fp32" and "tf32"
+    mean see `arithmetic`.
 
     Args:
         device: where the model is.
-        precision: "fp32" or "bf16".
+        precision: "fp32", "tf32" or "bf16".
 
     Returns:
         a context manager that can be entered again and again.
 
     Raises:
-        ValueError: if the precision is neither of the two.
+        ValueError: if there is no such precision.
 
     Source: Micikevicius et al., "Mixed precision training" (2018).
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is one of {PRECISIONS}, not {precision!r}")
-    if precision == "fp32":
+    _check_precision(precision)
+    if precision != "bf16":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
+
+
+def _check_precision(precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is one of {PRECISIONS}, not {precision!r}")
 
 
 def place(
@@ -162,3 +211,39 @@ def place(
     if compiled:
         model.compile()
     return model
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how a run is computed; all of it lands in its record.
+
+    Args:
+        device: the device.
+        precision: "fp32", "tf32" or "bf16".
+        channels_last: see `place`.
+        compiled: see `place`.
+
+    Raises:
+        ValueError: if there is no such precision.
+    """
+
+    device: torch.device
+    precision: str = "fp32"
+    channels_last: bool = False
+    compiled: bool = False
+
+    def __post_init__(self) -> None:
+        _check_precision(self.precision)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a network there and prepare it, see `place`."""
+        return place(
+            model,
+            self.device,
+            channels_last=self.channels_last,
+            compiled=self.compiled,
+        )
+
+    def forward(self) -> AbstractContextManager[object]:
+        """The context of a forward pass, see `autocast`."""
+        return autocast(self.device, self.precision)

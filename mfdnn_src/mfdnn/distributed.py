@@ -6,7 +6,7 @@ the gradients. One process alone needs nothing from here, and gets it unchanged.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -19,9 +19,7 @@ def processes() -> int:
     """Count the processes that train together.
 
     Returns:
-        the number, shape (); 1 outside of torchrun.
-
-    Source: torch.distributed.
+        the number; 1 outside of torchrun.
     """
     return dist.get_world_size() if dist.is_initialized() else 1
 
@@ -30,9 +28,7 @@ def rank() -> int:
     """Number this process among those that train together.
 
     Returns:
-        0, ..., processes() - 1, shape (); 0 writes files and talks to the user.
-
-    Source: torch.distributed.
+        0, ..., processes() - 1; 0 writes files and talks to the user.
     """
     return dist.get_rank() if dist.is_initialized() else 0
 
@@ -72,12 +68,10 @@ class Shard:
     examples than processes is computed by each of them.
 
     Args:
-        batches: batches (x, y) of shapes (B, ...), the same in every process.
-
-    Source: the book's own convention.
+        batches: batches of tensors of shapes (B, ...), the same in every process.
     """
 
-    def __init__(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, batches: Iterable[Sequence[Tensor]]) -> None:
         self.batches = batches
         self.weight = 1.0  # of the present part, so that the mean part has 1
 
@@ -89,17 +83,17 @@ class Shard:
         """The generator that shuffles the batches."""
         return getattr(self.batches, "generator", None)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Sequence[Tensor]]:
         n, r = processes(), rank()
-        for x, y in self.batches:
-            total = len(x)
+        for batch in self.batches:
+            total = len(batch[0])
             if total < n:
                 self.weight = 1.0
-                yield x, y
+                yield batch
             else:
                 part = slice(r * total // n, (r + 1) * total // n)
                 self.weight = (part.stop - part.start) * n / total
-                yield x[part], y[part]
+                yield [tensor[part] for tensor in batch]
 
 
 def _join(
@@ -115,8 +109,8 @@ def _join(
 
 
 def split(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
-) -> tuple[nn.Module, Iterable[tuple[Tensor, Tensor]]]:
+    model: nn.Module, batches: Iterable[Sequence[Tensor]]
+) -> tuple[nn.Module, Iterable[Sequence[Tensor]]]:
     """Give this process its copy of the model and its part of the batches.
 
     The gradient of a step is that of the mean loss over the whole batch, up to
@@ -125,7 +119,7 @@ def split(
 
     Args:
         model: the model on this process's device, the same in every process.
-        batches: the whole batches (x, y) of shapes (B, ...).
+        batches: the whole batches, tensors of shapes (B, ...).
 
     Returns:
         the model and the batches to hand to `fit`; unchanged in one process.
@@ -150,8 +144,6 @@ def plain(model: nn.Module) -> nn.Module:
 
     Returns:
         the model without the wrapper.
-
-    Source: torch.nn.parallel.
     """
     return model.module if isinstance(model, DistributedDataParallel) else model
 
@@ -164,8 +156,6 @@ def add_up(values: Tensor) -> Tensor:
 
     Returns:
         the sum, same shape; the tensor itself when there is one process.
-
-    Source: torch.distributed.
     """
     if processes() > 1:
         dist.all_reduce(values)
@@ -173,9 +163,6 @@ def add_up(values: Tensor) -> Tensor:
 
 
 def wait() -> None:
-    """Wait until every process has come here.
-
-    Source: torch.distributed.
-    """
+    """Wait until every process has come here."""
     if processes() > 1:
         dist.barrier()

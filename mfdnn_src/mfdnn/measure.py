@@ -7,12 +7,11 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from mfdnn.trace import trace
+from mfdnn.trace import run_on_zeros
 
 Nats = TypeVar("Nats", float, Tensor)
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def accuracy(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
@@ -206,36 +205,29 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_multiplies(model: nn.Module, shape: Sequence[int]) -> int:
-    """Count the multiplications in the linear and convolutional layers.
+    """Count the multiplications in matrix products and convolutions.
 
-    One multiplication a weight and place where it is used, padding included;
-    these are the "multiply-accumulates" (MACs) of papers, half the FLOPs. Biases,
-    normalisation and activations are left out, and so are products that are no
-    such layer (attention, ``F.conv2d``).
+    One multiplication a weight and place where it is used, padding included; these
+    are the "multiply-accumulates" (MACs) of papers, half the FLOPs. Biases,
+    normalisation and activations are left out.
 
     Args:
-        model: the network. It runs once on a zero input (``mfdnn.trace``).
+        model: the network. It runs once on a zero input, in evaluation mode;
+            afterwards its modes are as before.
         shape: the shape of one example, for instance (3, 32, 32).
 
     Returns:
         the number of multiplications for one example.
 
-    Source: standard; He, Zhang, Ren and Sun, "Deep residual learning for image
-    recognition" (2016), count the same way.
+    Source: torch's FlopCounterMode; He, Zhang, Ren and Sun, "Deep residual learning
+    for image recognition" (2016), count the same way.
 
     >>> count_multiplies(nn.Conv2d(3, 64, 5), (3, 32, 32)) == 28 * 28 * 64 * 3 * 5 * 5
     True
     """
-    total = 0
-    for call in trace(model, shape):
-        layer = call.module
-        if isinstance(layer, nn.Linear):
-            total += math.prod(call.output) * layer.in_features
-        elif isinstance(layer, CONVOLUTIONS):
-            total += math.prod(call.output) * layer.weight[0].numel()
-        elif isinstance(layer, TRANSPOSED):
-            total += math.prod(call.input) * layer.weight[0].numel()
-    return total
+    with FlopCounterMode(display=False) as counter:
+        run_on_zeros(model, shape)
+    return int(counter.get_total_flops()) // 2
 
 
 def throughput(
@@ -261,8 +253,6 @@ def throughput(
 
     Raises:
         ValueError: if repeats is not positive or warmup is negative.
-
-    Source: the book's own convention.
     """
     if repeats < 1 or warmup < 0:
         raise ValueError(f"cannot time {repeats} repeats after {warmup} to warm up")

@@ -10,7 +10,7 @@ def setup_page() -> None:
 
     Runs torch on one thread, because sums over several threads add in another
     order and so round differently, and selects the book's figure style.
-    Source: the book's own convention.
+
     """
     torch.set_num_threads(1)
     plot.use_style()

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mfdnn import modes
+
 
 @dataclass(frozen=True)
 class Call:
-    """One call of one layer; both shapes are those of a single example.
-
-    Source: the book's own convention.
-    """
+    """One call of one layer; both shapes are those of a single example."""
 
     name: str
     module: nn.Module
@@ -38,8 +37,6 @@ def trace(
     Returns:
         a call for every time that a layer ran and returned a tensor.
 
-    Source: the book's own convention.
-
     >>> from mfdnn.nn import mlp
     >>> for call in trace(mlp([784, 64, 10]), (1, 28, 28)):
     ...     print(call.name, type(call.module).__name__, call.output)
@@ -56,18 +53,30 @@ def trace(
             given, returned = tuple(args[0].shape[1:]), tuple(output.shape[1:])
             calls.append(Call(layers[module], module, given, returned))
 
-    modes = {module: module.training for module in model.modules()}
     hooks = [module.register_forward_hook(record) for module in layers]
     try:
-        model.eval()
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            model(_zeros_like_input(model, shape))
+        run_on_zeros(model, shape)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in modes.items():
-            module.training = mode
     return calls
+
+
+def run_on_zeros(model: nn.Module, shape: Sequence[int]) -> object:
+    """Run a network on one zero input, in evaluation mode and without gradients.
+
+    Args:
+        model: the network; it, and torch's random generator, are left as they were.
+        shape: the shape of one example.
+
+    Returns:
+        the network's output.
+    """
+    floats = (p for p in model.parameters() if p.is_floating_point())
+    like = next(floats, torch.empty(0))
+    zeros = torch.zeros(1, *shape, dtype=like.dtype, device=like.device)
+    with modes.evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        return model(zeros)
 
 
 def _layers(
@@ -82,9 +91,3 @@ def _layers(
         path = f"{name}.{key}" if name else key
         layers = _layers(child, path, whole) | layers
     return layers
-
-
-def _zeros_like_input(model: nn.Module, shape: Sequence[int]) -> Tensor:
-    floats = (p for p in model.parameters() if p.is_floating_point())
-    like = next(floats, torch.empty(0))
-    return torch.zeros(1, *shape, dtype=like.dtype, device=like.device)

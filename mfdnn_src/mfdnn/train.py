@@ -1,215 +1,182 @@
-"""The training loop that a page shows once, with what a long run needs."""
+"""The training loop of every experiment of the book, and its short form `fit`.
 
-import io
+`loop` knows no task: a `Learner` says what is trained and how one step goes. `fit`
+is the loop for one network, one loss and one optimizer.
+"""
+
 import math
-import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
-from zipfile import BadZipFile, ZipFile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mfdnn import device, distributed
+from mfdnn import device, distributed, modes
+from mfdnn.checkpoint import Checkpoint, History
+from mfdnn.errors import CheckpointError, DivergenceError
 
-#: Batches (x, y), one pass an epoch.
-Pairs = Iterable[tuple[Tensor, Tensor]]
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "DivergenceError",
+    "History",
+    "Learner",
+    "Supervised",
+    "evaluate",
+    "fit",
+    "loop",
+    "patience",
+]
 
-#: What torch.load and load_state_dict raise when a file is not what it should be.
-DAMAGE = (
-    BadZipFile,
-    EOFError,
-    KeyError,
-    RuntimeError,
-    TypeError,
-    UnpicklingError,
-    ValueError,
-)
-
-
-class DivergenceError(ArithmeticError):
-    """The loss became infinite or NaN."""
-
-
-class CheckpointError(Exception):
-    """A checkpoint is damaged, or belongs to another run."""
+#: One pass is an epoch; a batch is a sequence of tensors of shapes (B, ...).
+BatchSource = Iterable[Sequence[Tensor]]
 
 
-@dataclass
-class History:
-    """What was measured, one number an epoch.
+class Learner(Protocol):
+    """What is trained, and how one step goes.
 
-    Args:
-        curves: for each name ("loss" is always there) the values of epochs
-            1, 2, ..., each list of shape (number of epochs,).
-        seconds: how long each epoch's steps took, without the validation. Two
-            histories are equal when their curves are.
-
-    Source: the book's own convention.
+    A network with a loss is `Supervised`; a pair of networks that play against each
+    other, or a density with an exact likelihood, is a class of a few lines.
     """
 
-    curves: dict[str, list[float]] = field(default_factory=dict)
-    seconds: list[float] = field(default_factory=list, compare=False)
+    @property
+    def networks(self) -> Mapping[str, nn.Module]:
+        """The networks by name: counted, put into training mode, saved."""
 
-    def __len__(self) -> int:
-        return len(self.seconds)
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """What else a resumed run needs: optimizers, schedules, generators."""
 
-    def __getitem__(self, name: str) -> list[float]:
-        return self.curves[name]
-
-    def append(self, values: Mapping[str, float], seconds: float) -> None:
-        """Add an epoch.
-
-        Args:
-            values: the same names in every epoch, each with a number, shape ().
-            seconds: how long the epoch took.
-
-        Raises:
-            ValueError: if the names are not those of the epochs before.
-
-        Source: the book's own convention.
-        """
-        if self.seconds and set(values) != set(self.curves):
-            raise ValueError(f"curves {sorted(values)}, before {sorted(self.curves)}")
-        for name, value in values.items():
-            self.curves.setdefault(name, []).append(float(value))
-        self.seconds.append(seconds)
-
-
-class Checkpoint:
-    """A file that holds all that a run needs to go on as if never interrupted.
-
-    Model, optimizer, scheduler, history and the state of every random generator,
-    written at the end of an epoch to a temporary file that then takes the
-    checkpoint's name: after `kill -9` at any moment the file is that of the last
-    finished epoch, and a run that resumes there ends with the same bits on the
-    same machine and number of threads.
-
-    Args:
-        path: where the file is; folders are made.
-        run: what identifies the run, such as its settings. A checkpoint of
-            another run is refused.
-        every: save after every so many epochs.
-
-    Raises:
-        CheckpointError: on loading, if the file is damaged or of another run.
-
-    Source: the book's own convention.
-    """
-
-    def __init__(self, path: str | Path, run: str = "", every: int = 1) -> None:
-        self.path, self.run, self.every = Path(path), run, every
-
-    def save(self, parts: Mapping[str, Any], history: History) -> None:
-        """Write the state of all parts; process 0 does, the others wait for it.
+    def step(self, *batch: Tensor) -> Mapping[str, Tensor]:
+        """Learn from one batch.
 
         Args:
-            parts: objects with `state_dict`, or generators, or None.
-            history: of the run so far, shape (number of epochs,).
-
-        Source: the book's own convention.
-        """
-        if len(history) % self.every:
-            return
-        if distributed.rank() == 0:
-            state: dict[str, Any] = {k: _state(part) for k, part in parts.items()}
-            state |= {"run": self.run, "history": asdict(history), "random": _random()}
-            self._write(state)
-        distributed.wait()
-
-    def _write(self, state: Mapping[str, Any]) -> None:
-        """Write a state to the file, whole or not at all."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f"{self.path.name}.part")
-        try:
-            with temporary.open("wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def load(self, parts: Mapping[str, Any]) -> History:
-        """Put the saved state into all parts, if there is a saved state.
-
-        Args:
-            parts: as for `save`, their tensors of the same shapes.
+            batch: tensors of shapes (B, ...).
 
         Returns:
-            the history of the run so far; an empty one without a file.
-
-        Raises:
-            CheckpointError: if the file is damaged or of another run.
-
-        Source: the book's own convention.
+            means over the batch by name, each of shape () and on the device; the
+            same names in every step.
         """
-        if not self.path.exists():
-            return History()
-        advice = f"Delete {self.path} to start anew."
-        data = io.BytesIO(self.path.read_bytes())
-        try:
-            if broken := ZipFile(data).testzip():
-                raise ValueError(f"the checksum of {broken} is wrong")
-            data.seek(0)
-            state = torch.load(data, map_location="cpu", weights_only=True)
-            run, history = state["run"], History(**state["history"])
-        except DAMAGE as error:
-            raise CheckpointError(f"{self.path} is damaged. {advice}") from error
-        if run != self.run:
-            raise CheckpointError(
-                f"{self.path} is of another run ({run}, not {self.run}). {advice}"
-            )
-        try:
-            for name, part in parts.items():
-                _set_state(part, state[name])
-        except DAMAGE as error:
-            raise CheckpointError(
-                f"{self.path} does not fit this model. {advice}"
-            ) from error
-        _set_random(state["random"])
-        return history
 
 
-def _state(part: Any) -> Any:
-    """The state of a part: of a generator, or of what has a state_dict."""
-    if isinstance(part, torch.Generator):
-        return part.get_state()
-    return None if part is None else part.state_dict()
+class Supervised:
+    """One network, one loss, one optimizer.
+
+    Args:
+        model: the network.
+        loss: maps the model's output and the batch's last tensor to the mean loss
+            over the batch, shape ().
+        optimizer: of the model's parameters.
+        scheduler: stepped after every step, so its times count steps.
+        forward: a context for the forward pass, such as `device.autocast`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        optimizer: Optimizer,
+        scheduler: LRScheduler | None = None,
+        forward: AbstractContextManager[object] | None = None,
+    ) -> None:
+        self.model, self.loss = model, loss
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.forward = nullcontext() if forward is None else forward
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The network, without the wrapper of several processes."""
+        return {"model": distributed.plain(self.model)}
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Optimizer and schedule."""
+        return {"optimizer": self.optimizer, "scheduler": self.scheduler}
+
+    def step(self, *batch: Tensor) -> dict[str, Tensor]:
+        """Compute the loss of a batch (x, y), its gradient, and move the weights."""
+        x, y = batch
+        with self.forward:
+            value = self.loss(self.model(x), y)
+        self.optimizer.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        if self.scheduler is not None:
+            self.scheduler.step()
+        return {"loss": value}
 
 
-def _set_state(part: Any, state: Any) -> None:
-    """Put a state back."""
-    if isinstance(part, torch.Generator):
-        part.set_state(state)
-    elif part is not None:
-        part.load_state_dict(state)
+def loop(
+    learner: Learner,
+    batches: BatchSource,
+    epochs: int,
+    *,
+    validate: Callable[[], Mapping[str, float]] | None = None,
+    stop: Callable[[History], bool] | None = None,
+    checkpoint: Checkpoint | None = None,
+    progress: bool | None = None,
+) -> History:
+    """Let a learner learn, epoch by epoch.
 
+    Nothing leaves the device before an epoch ends. Only then are the values looked
+    at, so a loss of NaN stops the run at the end of its epoch. The networks are in
+    training mode meanwhile, and afterwards in the modes that they had before; parts
+    that are in evaluation mode, inside a network that is not, stay in it.
 
-def _random() -> dict[str, Any]:
-    """The states of torch's global generators."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+    Args:
+        learner: what is trained, and how one step goes.
+        batches: one epoch a pass, batches of tensors of shapes (B, ...). Their
+            `generator`, if they have one, goes into the checkpoint.
+        epochs: how many epochs in all, those of a resumed checkpoint included.
+        validate: called after each epoch; what it returns joins the history.
+        stop: looks at the history after each epoch and says whether to stop.
+        checkpoint: saved after each epoch; an existing one is resumed.
+        progress: whether to show a bar; None shows it on a terminal only.
 
+    Returns:
+        the history: for each name that the steps return the mean over all examples
+        of the epoch, while the weights move, and the curves of `validate`.
 
-def _set_random(state: Mapping[str, Any]) -> None:
-    """Put them back."""
-    torch.set_rng_state(state["cpu"])
-    if len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    Raises:
+        DivergenceError: if a value becomes infinite or NaN; names epoch and step.
+        CheckpointError: if the checkpoint is damaged, of another run, or of one
+            with other settings.
+        ValueError: if there are no batches, or steps return different names.
+    """
+    parts = {
+        **learner.networks,
+        **learner.state,
+        "generator": getattr(batches, "generator", None),
+    }
+    history = checkpoint.load(parts) if checkpoint else History()
+    with modes.training(*learner.networks.values()) as set_modes:
+        while len(history) < epochs and not (stop and stop(history)):
+            start = time.perf_counter()
+            steps: list[Mapping[str, Tensor]] = []
+            sizes: list[int] = []
+            set_modes()
+            for batch in _bar(batches, len(history) + 1, progress):
+                values = learner.step(*batch)
+                steps.append({name: value.detach() for name, value in values.items()})
+                sizes.append(len(batch[0]))
+            means = _means(steps, sizes, len(history) + 1)
+            seconds = time.perf_counter() - start
+            history.append(means | dict(validate() if validate else {}), seconds)
+            _report(history, epochs, progress)
+            if checkpoint:
+                checkpoint.save(parts, history)
+    return history
 
 
 def fit(
     model: nn.Module,
     loss: Callable[[Tensor, Tensor], Tensor],
-    batches: Pairs,
+    batches: BatchSource,
     optimizer: Optimizer,
     epochs: int,
     *,
@@ -222,11 +189,10 @@ def fit(
 ) -> History:
     """Train a model: for each batch a forward pass, a backward pass, a step.
 
-    Nothing leaves the device before an epoch ends. Only then is the loss looked
-    at, so a loss of NaN stops the run at the end of its epoch.
+    The short form of `loop` for one network, one loss and one optimizer.
 
     Args:
-        model: the model; it is trained in place, and left in training mode.
+        model: the model; it is trained in place.
         loss: maps the model's output and y to the mean loss over the batch, shape ().
         batches: one epoch a pass, batches (x, y) of shapes (B, ...) on the model's
             device. Their `generator`, if they have one, goes into the checkpoint.
@@ -236,7 +202,7 @@ def fit(
         validate: called after each epoch; what it returns joins the history.
         stop: looks at the history after each epoch and says whether to stop.
         checkpoint: saved after each epoch; an existing one is resumed.
-        precision: of the forward pass, "fp32" or "bf16".
+        precision: "fp32", "tf32" or "bf16", see `mfdnn.device.arithmetic`.
         progress: whether to show a bar; None shows it on a terminal only.
 
     Returns:
@@ -245,50 +211,33 @@ def fit(
 
     Raises:
         DivergenceError: if the loss becomes infinite or NaN; names epoch and step.
-        CheckpointError: if the checkpoint is damaged or of another run.
-
-    Source: lecture topics 1.37 and 2.04; the loop is every textbook's.
+        CheckpointError: if the checkpoint is damaged, of another run, or of one
+            with other settings.
     """
-    parts = {
-        "model": distributed.plain(model),
-        "optimizer": optimizer,
-        "scheduler": scheduler,
-        "generator": getattr(batches, "generator", None),
-    }
-    history = checkpoint.load(parts) if checkpoint else History()
-    context = device.autocast(next(model.parameters()).device, precision)
-    while len(history) < epochs and not (stop and stop(history)):
-        start = time.perf_counter()
-        losses, sizes = [], []
-        model.train()
-        for x, y in _bar(batches, len(history) + 1, progress):
-            with context:
-                value = loss(model(x), y)
-            optimizer.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            if scheduler is not None:
-                scheduler.step()
-            losses.append(value.detach())
-            sizes.append(len(x))
-        values = {"loss": _mean_loss(losses, sizes, len(history) + 1)}
-        seconds = time.perf_counter() - start
-        history.append(values | dict(validate() if validate else {}), seconds)
-        _report(history, epochs, progress)
-        if checkpoint:
-            checkpoint.save(parts, history)
-    return history
+    where = next(model.parameters()).device
+    forward = device.autocast(where, precision)
+    learner = Supervised(model, loss, optimizer, scheduler, forward)
+    with device.arithmetic(precision):
+        return loop(
+            learner,
+            batches,
+            epochs,
+            validate=validate,
+            stop=stop,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
 
 
 def evaluate(
     model: nn.Module,
-    batches: Pairs,
+    batches: BatchSource,
     metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor | float]],
 ) -> dict[str, float]:
     """Measure a model in evaluation mode, without gradients.
 
     Args:
-        model: the model; its mode is afterwards what it was before.
+        model: the model; every part of it is afterwards in the mode that it had.
         batches: one pass, batches (x, y) of shapes (B, ...) on the model's device.
         metrics: for each name a function of the model's output and y that gives a
             mean over the batch, shape ().
@@ -298,20 +247,15 @@ def evaluate(
 
     Raises:
         ValueError: if there is no batch.
-
-    Source: the book's own convention.
     """
-    mode = model.training
-    model.eval()
     sums: dict[str, Tensor | float] = dict.fromkeys(metrics, 0.0)
     total = 0
-    with torch.inference_mode():
+    with modes.evaluating(model), torch.inference_mode():
         for x, y in batches:
             output = model(x)
             total += len(x)
             for name, metric in metrics.items():
-                sums[name] = sums[name] + metric(output, y) * len(x)
-    model.train(mode)
+                sums[name] = sums[name] + _precise(metric(output, y)) * len(x)
     if total == 0:
         raise ValueError("there are no batches to evaluate the model on")
     return {name: float(value) / total for name, value in sums.items()}
@@ -349,20 +293,36 @@ def patience(
     return stop
 
 
-def _mean_loss(losses: list[Tensor], sizes: list[int], epoch: int) -> float:
-    """The mean over all examples of all processes; one transfer from the device."""
-    if not losses:
+def _precise(value: Tensor | float) -> Tensor | float:
+    """A number in float32 or better: sums of many in bfloat16 would drift."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
+def _means(
+    steps: Sequence[Mapping[str, Tensor]], sizes: list[int], epoch: int
+) -> dict[str, float]:
+    """The means over all examples of all processes; one transfer for each name."""
+    if not steps:
         raise ValueError("there are no batches to train the model on")
-    values = torch.stack(losses)
-    weights = torch.tensor(sizes, dtype=values.dtype).to(values.device)
-    sums = distributed.add_up(torch.stack([values * weights, weights])).tolist()
-    for step, value in enumerate(sums[0], start=1):
-        if not math.isfinite(value):
-            raise DivergenceError(
-                f"the loss became {value} in epoch {epoch}, step {step} of "
-                f"{len(losses)}: try a smaller learning rate"
-            )
-    return float(sum(sums[0]) / sum(sums[1]))
+    if any(values.keys() != steps[0].keys() for values in steps):
+        raise ValueError("the steps of an epoch must all return the same names")
+    means = {}
+    for name in steps[0]:
+        values = _precise(torch.stack([step[name] for step in steps]))
+        assert isinstance(values, Tensor)
+        weights = torch.tensor(sizes, dtype=values.dtype).to(values.device)
+        sums = distributed.add_up(torch.stack([values * weights, weights])).tolist()
+        for step, value in enumerate(sums[0], start=1):
+            if not math.isfinite(value):
+                what = "the loss" if name == "loss" else name
+                raise DivergenceError(
+                    f"{what} became {value} in epoch {epoch}, step {step} of "
+                    f"{len(steps)}: try a smaller learning rate"
+                )
+        means[name] = sum(sums[0]) / sum(sums[1])
+    return means
 
 
 def _shown(progress: bool | None) -> bool:
@@ -372,13 +332,13 @@ def _shown(progress: bool | None) -> bool:
     return progress and distributed.rank() == 0
 
 
-def _bar(batches: Pairs, epoch: int, progress: bool | None) -> Pairs:
+def _bar(batches: BatchSource, epoch: int, progress: bool | None) -> BatchSource:
     """The batches, with a bar that vanishes when the epoch ends."""
     if not _shown(progress):
         return batches
     from tqdm.auto import tqdm
 
-    bar: Pairs = tqdm(batches, f"epoch {epoch}", leave=False, unit="step")
+    bar: BatchSource = tqdm(batches, f"epoch {epoch}", leave=False, unit="step")
     return bar
 
 

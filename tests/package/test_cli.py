@@ -101,7 +101,7 @@ def test_a_trial_prints_a_table_and_keeps_nothing(capsys, tmp_path, cache):
 
 def test_a_record_is_written_where_asked(tmp_path, capsys):
     cli.main([*TRAIN, "--seed", "2", "--record", str(tmp_path / "r.json")])
-    assert records.read(tmp_path / "r.json")["seed"] == 2
+    assert records.read(tmp_path / "r.json").seed == 2
     assert "written to" in capsys.readouterr().out
 
 
@@ -111,13 +111,59 @@ def test_the_recipes_own_run_goes_to_the_records(tmp_path, monkeypatch):
     from mfdnn import data, recipes
 
     name = "softmax-regression-mnist"
-    old = RECIPES[name]
-    short = replace(old, settings=replace(old.settings, epochs=1))
+    short = replace(RECIPES[name], epochs=1)
     monkeypatch.setitem(RECIPES, name, short)
-    sets = data.digits("train"), data.digits("test")
-    monkeypatch.setattr(recipes, "load", lambda recipe, published: sets)
+    asked = []
+
+    def load(recipe, where=None, published=True):
+        asked.append((where, published))
+        return data.digits("train"), data.digits("test")
+
+    monkeypatch.setattr(recipes.Recipe, "load", load)
     cli.main(["train", name, "--data", "full"])
-    assert records.read(tmp_path / "records" / f"{name}.json")["seed"] == 0
+    cli.main(["train", name, "--data", str(tmp_path), "--seed", "1", "--unpublished"])
+    assert asked == [("full", True), (str(tmp_path), False)]
+    for variant, seed in (("", 0), ("-seed1", 1)):
+        kept = records.read(tmp_path / "records" / f"{name}{variant}.json")
+        assert kept.seed == seed
+
+
+def test_another_runs_record_is_not_overwritten(tmp_path, capsys):
+    file = str(tmp_path / "r.json")
+    cli.main([*TRAIN, "--record", file])
+    before = (tmp_path / "r.json").read_bytes()
+    with pytest.raises(SystemExit, match="is not replaced by one of softmax"):
+        cli.main([*TRAIN, "--seed", "2", "--record", file])
+    assert (tmp_path / "r.json").read_bytes() == before
+
+
+def test_the_way_of_computing_reaches_the_record(tmp_path):
+    import torch
+
+    words = ["--precision", "bf16", "--channels-last", "--threads", "1"]
+    before, data = torch.get_num_threads(), os.environ["MFDNN_DATA"]
+    cli.main([*TRAIN, *words, "--record", str(tmp_path / "r.json")])
+    found = records.read(tmp_path / "r.json").compute
+    assert found["precision"] == "bf16"
+    assert found["channels_last"] is True
+    assert found["threads"] == 1
+    assert torch.get_num_threads() == before
+    assert os.environ["MFDNN_DATA"] == data
+
+
+def test_recipes_are_listed_without_building_networks(monkeypatch):
+    import torch
+
+    built = []
+    real = torch.nn.Linear.__init__
+
+    def linear(layer, *args, **options):
+        real(layer, *args, **options)
+        built.append(layer.weight.device.type)
+
+    monkeypatch.setattr(torch.nn.Linear, "__init__", linear)
+    cli.main(["recipes"])
+    assert set(built) == {"meta"}
 
 
 @pytest.mark.parametrize(
@@ -199,6 +245,6 @@ def test_two_processes_reach_the_result_of_one(tmp_path):
     assert result.stdout.count("written to") == 1  # one process talks
     cli.main([*TRAIN, "--record", str(tmp_path / "one.json")])
     one, two = (records.read(tmp_path / f"{n}.json") for n in ("one", "two"))
-    assert two["configuration"]["processes"] == 2
-    for name, value in one["final"].items():
-        assert two["final"][name] == pytest.approx(value, abs=1e-5)
+    assert two.compute["processes"] == 2
+    for name, value in one.final.items():
+        assert two.final[name] == pytest.approx(value, abs=1e-5)

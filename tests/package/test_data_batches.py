@@ -29,7 +29,7 @@ def images(count=64, channels=3, height=12, width=10, seed=0):
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 17, 100])
 def test_unshuffled_batches_are_data_loaders(batch_size):
     x, y = torch.randn(17, 3), torch.arange(17)
-    ours = Batches(x, y, batch_size)
+    ours = Batches(x, y, batch_size=batch_size)
     theirs = DataLoader(TensorDataset(x, y), batch_size)
     assert len(ours) == len(theirs)
     for _ in range(2):
@@ -39,7 +39,7 @@ def test_unshuffled_batches_are_data_loaders(batch_size):
 
 def test_an_epoch_is_a_permutation_and_pairs_stay_together():
     x = torch.arange(50)
-    batches = Batches(x, x * 10, 8, rng())
+    batches = Batches(x, x * 10, batch_size=8, generator=rng())
     epochs = [list(batches) for _ in range(3)]
     orders = [torch.cat([a for a, _ in epoch]) for epoch in epochs]
     for epoch, order in zip(epochs, orders, strict=True):
@@ -50,7 +50,7 @@ def test_an_epoch_is_a_permutation_and_pairs_stay_together():
 
 
 def test_permutations_are_uniform():
-    batches = Batches(torch.arange(4), torch.arange(4), 4, rng())
+    batches = Batches(torch.arange(4), torch.arange(4), batch_size=4, generator=rng())
     counts = {p: 0 for p in itertools.permutations(range(4))}
     for _ in range(2400):
         counts[tuple(next(iter(batches))[0].tolist())] += 1
@@ -60,45 +60,108 @@ def test_permutations_are_uniform():
 def test_the_generators_state_repeats_the_epochs():
     x = images(40)
     flip = augment.Flip()
-    batches = Batches(x, torch.arange(40), 7, rng(), flip)
+    batches = Batches(
+        x,
+        torch.arange(40),
+        batch_size=7,
+        generator=rng(),
+        transform=augment.inputs(flip),
+    )
     list(batches)
     state = batches.generator.get_state()
     first = list(batches)
-    resumed = Batches(x, torch.arange(40), 7, rng(99), flip)
+    resumed = Batches(
+        x,
+        torch.arange(40),
+        batch_size=7,
+        generator=rng(99),
+        transform=augment.inputs(flip),
+    )
     resumed.generator.set_state(state)
     for (a, b), (c, d) in zip(first, resumed, strict=True):
         assert torch.equal(a, c) and torch.equal(b, d)
 
 
-def test_transform_sees_each_batch_and_the_generator():
+def test_transform_sees_the_whole_batch_and_the_generator():
     seen = []
 
-    def double(x, generator):
+    def swap(batch, generator):
+        x, y, z = batch
         seen.append((len(x), generator))
-        return 2 * x
+        return y, 2 * x, z
 
     generator, x = rng(), torch.arange(5)
     for given in (None, generator):
-        out = torch.cat([a for a, _ in Batches(x, x, 2, given, double)])
-        assert sorted(out.tolist()) == [0, 2, 4, 6, 8]
+        batches = Batches(x, -x, 3 * x, batch_size=2, generator=given, transform=swap)
+        y, doubled, z = (torch.cat(part) for part in zip(*batches, strict=True))
+        assert sorted(doubled.tolist()) == [0, 2, 4, 6, 8]
+        assert torch.equal(doubled, -2 * y)
+        assert torch.equal(z, -3 * y)
     assert seen == [(n, g) for g in (None, generator) for n in (2, 2, 1)]
     assert x.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_one_tensor_alone_makes_batches():
+    x = torch.arange(5)
+    assert [b.tolist() for (b,) in Batches(x, batch_size=3)] == [[0, 1, 2], [3, 4]]
+
+
+def test_inputs_are_changed_and_targets_are_not():
+    x, y = images(6), torch.arange(6)
+    change = augment.inputs(augment.PadCrop(2))
+    found, targets = change((x, y), rng(3))
+    assert torch.equal(found, augment.PadCrop(2)(x, rng(3)))
+    assert targets is y
+
+
+@pytest.mark.parametrize(
+    "step", [augment.Flip(), augment.PadCrop(2), augment.Cutout(3)], ids=str
+)
+@pytest.mark.parametrize("given", [True, False])
+def test_image_and_mask_turn_together(step, given):
+    x = images(50)
+    mask = x[:, :1].clone()
+    torch.manual_seed(4)
+    generator = rng(4) if given else None
+    moved, mask_moved, rest = augment.together(step)((x, mask, x), generator)
+    assert torch.equal(mask_moved, moved[:, :1])
+    assert not torch.equal(moved, x)
+    assert rest is x
+    again, *_ = augment.together(step)((x, mask, x), generator)
+    assert not torch.equal(moved, again)  # new draws for the next batch
+
+
 def test_early_stop_leaves_the_next_epoch_whole():
-    batches = Batches(torch.arange(10), torch.arange(10), 3, rng())
+    batches = Batches(torch.arange(10), torch.arange(10), batch_size=3, generator=rng())
     next(iter(batches))
     assert sorted(torch.cat([x for x, _ in batches]).tolist()) == list(range(10))
 
 
 def test_senseless_batches_are_refused():
     x = torch.zeros(4)
-    with pytest.raises(ValueError, match="4 inputs but 3 targets"):
-        Batches(x, x[:3], 2)
-    with pytest.raises(ValueError, match="must be positive"):
-        Batches(x, x, 0)
-    with pytest.raises(ValueError, match="targets on meta"):
-        Batches(x, x.to("meta"), 2)
+    for tensors, size, sentence in (
+        ((x, x[:3]), 2, "the tensors have 4 and 3 entries"),
+        ((x, x), 0, "must be positive"),
+        ((x, x.to("meta")), 2, "the tensors are on cpu and meta"),
+        ((), 2, "not of nothing"),
+        ((x, 4), 2, "not of Tensor, int"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            Batches(*tensors, batch_size=size)
+
+
+@pytest.mark.parametrize(
+    ("transform", "sentence"),
+    [
+        (lambda batch, generator: batch[0], "of 2 tensors must return a tuple of as"),
+        (lambda batch, generator: batch[:1], "of as many, not 1"),
+        (lambda batch, generator: (batch[0][:1], batch[1]), "2 examples returned 1 an"),
+    ],
+)
+def test_transforms_that_return_something_else_are_refused(transform, sentence):
+    x = torch.zeros(4)
+    with pytest.raises(ValueError, match=sentence):
+        list(Batches(x, x, batch_size=2, transform=transform))
 
 
 STEPS = [

@@ -1,5 +1,6 @@
 """Downloads and the cache: every damage gives one error and leaves nothing bad."""
 
+import dataclasses
 import errno
 import http.client
 import os
@@ -30,7 +31,9 @@ def server(monkeypatch):
     server = Server()
     server.files, server.arrays = files, arrays
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [server.url])
-    monkeypatch.setitem(full.MD5, "MNIST", md5)
+    sums = tuple(md5[name] for name in full.FILES)
+    tiny = dataclasses.replace(full.IDX_SETS["mnist"], md5=sums)
+    monkeypatch.setitem(full.IDX_SETS, "mnist", tiny)
     monkeypatch.setattr(cache, "TIMEOUT", 0.5)
     yield server
     server.close()
@@ -155,8 +158,9 @@ def spawn(server, root):
     """A process that loads the tiny set and prints its checksum."""
     code = f"""if True:
         from mfdnn.data import full
+        from mfdnn.data.full import IdxSet
         full._mirrors = lambda kind, name: [{server.url!r} + name]
-        full.MD5["MNIST"] = {full.MD5["MNIST"]!r}
+        full.IDX_SETS["mnist"] = {full.IDX_SETS["mnist"]!r}
         print("ready", flush=True)
         print(full.mnist("train", {str(root)!r}).checksum(), flush=True)
         """
@@ -195,13 +199,15 @@ def test_killed_while_downloading(server, tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_full_disk(server, tmp_path, monkeypatch):
-    def on_full_disk(suffix, prefix, folder):
-        name = os.path.join(folder, prefix + suffix)
-        os.symlink("/dev/full", name)
-        return os.open("/dev/full", os.O_RDWR), name
+    real = Path.open
+
+    def on_full_disk(path, mode="r", *args, **options):
+        if path.suffix == ".part":
+            path.symlink_to("/dev/full")
+        return real(path, mode, *args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tempfile, "mkstemp", on_full_disk)
+        patch.setattr(Path, "open", on_full_disk)
         message = fails("train", tmp_path)
     assert os.strerror(errno.ENOSPC) in message and "make room" in message
     assert contents(tmp_path) == []

@@ -33,13 +33,15 @@ REAL = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_checksums_are_torchvisions(kind):
-    assert dict(getattr(torchvision.datasets, kind).resources) == full.MD5[kind]
+    (ours,) = (family for family in full.IDX_SETS.values() if family.kind == kind)
+    found = dict(zip(full.FILES, ours.md5, strict=True))
+    assert dict(getattr(torchvision.datasets, kind).resources) == found
 
 
 def test_checksums_of_cifar_are_torchvisions():
     theirs = torchvision.datasets.CIFAR10
     listed = dict(theirs.train_list) | dict(theirs.test_list)
-    assert listed | {theirs.filename: theirs.tgz_md5} == full.MD5["CIFAR10"]
+    assert listed | {theirs.filename: theirs.tgz_md5} == full.CIFAR_MD5
 
 
 def test_classes_are_torchvisions():
@@ -208,7 +210,7 @@ def tiny_cifar(monkeypatch, tmp_path):
             tar.addfile(member, BytesIO(batches[name]))
     server.files = {full.CIFAR_ARCHIVE: packed.getvalue()}
     md5 = checksums(batches | server.files)
-    monkeypatch.setitem(full.MD5, "CIFAR10", {n: md5[n] for n in full.MD5["CIFAR10"]})
+    monkeypatch.setattr(full, "CIFAR_MD5", {n: md5[n] for n in full.CIFAR_MD5})
     url = server.url + full.CIFAR_ARCHIVE
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", url)
     server.arrays = arrays
@@ -230,7 +232,7 @@ def test_cifar_is_downloaded_and_unpacked_once(tiny_cifar, tmp_path):
     assert len(cifar10("test")) == 7
     assert tiny_cifar.served == [full.CIFAR_ARCHIVE]
     left = {p.name for p in (tmp_path / "home/mfdnn").rglob("*") if p.is_file()}
-    assert left - {".mfdnn.lock"} == set(full.MD5["CIFAR10"]) - {full.CIFAR_ARCHIVE}
+    assert left - {".mfdnn.lock"} == set(full.CIFAR_MD5) - {full.CIFAR_ARCHIVE}
 
 
 def test_archive_that_is_there_is_used_and_kept(tiny_cifar, tmp_path):

@@ -97,6 +97,67 @@ def test_autocast_can_be_entered_again_and_again():
         device.autocast(torch.device("cpu"), "fp8")
 
 
+def flags():
+    parts = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    return [part.fp32_precision for part in parts]
+
+
+@pytest.mark.parametrize(
+    ("precision", "meant"), [("fp32", "ieee"), ("tf32", "tf32"), ("bf16", "ieee")]
+)
+def test_fp32_means_fp32_on_a_gpu_too(precision, meant):
+    before = flags()
+    with pytest.raises(KeyError), device.arithmetic(precision):
+        assert flags() == [meant, meant]
+        raise KeyError
+    assert flags() == before
+    with pytest.raises(ValueError, match="fp32"), device.arithmetic("fp8"):
+        pass
+
+
+def test_training_runs_in_the_arithmetic_that_was_asked_for():
+    from mfdnn.train import fit
+
+    model, seen = nn.Linear(2, 3), []
+
+    def loss(z, y):
+        seen.append(flags())
+        return cross_entropy(z, y)
+
+    for precision in ("fp32", "tf32"):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        batch = (torch.ones(4, 2), torch.zeros(4, dtype=torch.long))
+        fit(model, loss, [batch], optimizer, 1, precision=precision)
+    assert seen == [["ieee"] * 2, ["tf32"] * 2]
+
+
+def test_seeded_generators_are_put_back():
+    import random
+
+    torch.manual_seed(3)
+    random.seed(3)
+    expected = torch.rand(2).tolist(), random.random()
+    torch.manual_seed(3)
+    random.seed(3)
+    with pytest.raises(KeyError), device.seeded(9) as generator:
+        inside = torch.rand(1).item(), random.random()
+        assert torch.rand(1, generator=generator).item() == inside[0]
+        raise KeyError
+    assert (torch.rand(2).tolist(), random.random()) == expected
+    with device.seeded(9):
+        assert (torch.rand(1).item(), random.random()) == inside
+
+
+def test_a_computation_is_described_and_checked():
+    compute = device.Compute(torch.device("cpu"), "bf16", channels_last=True)
+    conv = compute.place(nn.Conv2d(3, 4, 3))
+    assert conv.weight.is_contiguous(memory_format=torch.channels_last)
+    with compute.forward():
+        assert conv(torch.ones(1, 3, 5, 5)).dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="precision is one of"):
+        device.Compute(torch.device("cpu"), "fp8")
+
+
 def test_channels_last_weights_make_channels_last_images():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
     x = torch.randn(2, 3, 9, 9)
@@ -201,4 +262,4 @@ def test_uneven_parts_train_like_the_whole(tmp_path):
         found = torch.load(tmp_path / f"{rank}.pt")
         for name, value in model.state_dict().items():
             torch.testing.assert_close(found[name], value, atol=1e-6, rtol=1e-5)
-    assert set(torch.load(tmp_path / "c.pt")["model"]) == {"weight", "bias"}
+    assert set(torch.load(tmp_path / "c.pt")["parts"]["model"]) == {"weight", "bias"}

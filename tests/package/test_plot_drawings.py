@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.text import Annotation
-from mfdnn import plot, plot_density
+from mfdnn import plot
 from mfdnn.nn import LeNet, SparseLeNet, mlp
 from mfdnn.nn.lenet import SparseC3
-from mfdnn.plot_architecture import architecture, neurons
-from mfdnn.plot_images import image_grid
+from mfdnn.plot import architecture, image_grid, neurons
 from torch import nn
 
 from tests.package.networks import alexnet_cifar10, vgg_cifar10
@@ -231,8 +230,9 @@ def test_grid_places_images_row_by_row_inside_the_figure():
         lambda: image_grid(torch.zeros(3, 1, 8, 7)),
         lambda: architecture(LeNet(), (1, 28, 28)),
         lambda: neurons(mlp([2, 7, 1]), (2,)),
+        lambda: plot.graph(LeNet(), (1, 28, 28)),
     ],
-    ids=["image_grid", "architecture", "neurons"],
+    ids=["image_grid", "architecture", "neurons", "graph"],
 )
 def test_figures_are_whole_pixels_high(draw):
     plot.use_style()
@@ -277,7 +277,7 @@ def mass(ax):
 
 
 def test_density_is_shown_at_the_right_place(ax):
-    assert plot_density.density(ax, gauss, (-6, 5), (-9, 10)) is ax
+    assert plot.density(ax, gauss, (-6, 5), (-9, 10)) is ax
     values, total = mass(ax)
     assert total == pytest.approx(1, abs=1e-4)
     assert values.max().item() == pytest.approx(1 / (4 * math.pi), rel=1e-2)
@@ -293,8 +293,8 @@ def test_histogram_of_samples_estimates_the_same_density():
     scale = torch.tensor([1.0, 2.0])
     samples = torch.randn(400_000, 2, generator=rng) * scale
     _, (left, right) = plt.subplots(1, 2)
-    plot_density.density(left, gauss, (-2, 2), (-4, 4), vmax=0.1)
-    plot_density.sample_density(right, samples, (-2, 2), (-4, 4), vmax=0.1)
+    plot.density(left, gauss, (-2, 2), (-4, 4), vmax=0.1)
+    plot.sample_density(right, samples, (-2, 2), (-4, 4), vmax=0.1)
     exact, _ = mass(left)
     counted, inside = mass(right)
     # The 80 cells are compared with the 200, both averaged to 40.
@@ -308,7 +308,7 @@ def test_histogram_of_samples_estimates_the_same_density():
 
 
 def test_one_sample_lies_in_its_cell(ax):
-    plot_density.sample_density(ax, torch.tensor([[0.905, 0.105]]), (0, 1), (0, 1))
+    plot.sample_density(ax, torch.tensor([[0.905, 0.105]]), (0, 1), (0, 1))
     values, total = mass(ax)
     assert total == pytest.approx(1)
     assert values.nonzero().tolist() == [[8, 72]]  # row from below, column
@@ -316,10 +316,10 @@ def test_one_sample_lies_in_its_cell(ax):
 
 def test_no_density_no_drawing(ax):
     with pytest.raises(ValueError, match="not \\(40000,\\)"):
-        plot_density.density(ax, lambda x: x, (0, 1), (0, 1))
+        plot.density(ax, lambda x: x, (0, 1), (0, 1))
     for shape in ((3,), (3, 3), (0, 2)):
         with pytest.raises(ValueError, match=r"not \(N, 2\)"):
-            plot_density.sample_density(ax, torch.zeros(shape), (0, 1), (0, 1))
+            plot.sample_density(ax, torch.zeros(shape), (0, 1), (0, 1))
 
 
 # Architecture

@@ -9,8 +9,9 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from mfdnn import plot, plot_slider
-from mfdnn.plot_slider import Slider, frames, without_frames
+from mfdnn import plot
+from mfdnn.plot import sliders as plot_slider
+from mfdnn.plot.sliders import Slider, frames, without_frames
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image

@@ -1,11 +1,13 @@
 """The training loop against loops written out, scikit-learn, and kill -9."""
 
+import math
 import os
 import pty
 import signal
 import subprocess
 import sys
 import termios
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from mfdnn.train import (
     History,
     evaluate,
     fit,
+    loop,
     patience,
 )
 from sklearn.metrics import accuracy_score, log_loss
@@ -25,6 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.book.checks import ROOT
+from tests.package.learners import Duel, Likelihood
 
 
 def network():
@@ -159,8 +163,7 @@ def test_divergence_names_epoch_and_step(batches, value, tmp_path):
         fit(model, loss, batches, optimizer, 4, checkpoint=checkpoint)
     # The checkpoint is that of the last good epoch.
     fresh = network()
-    parts = {"model": fresh, "optimizer": None, "scheduler": None, "generator": None}
-    assert len(checkpoint.load(parts)) == 1
+    assert len(checkpoint.load({"model": fresh})) == 1
     assert all(p.isfinite().all() for p in fresh.parameters())
 
 
@@ -219,12 +222,154 @@ def test_bf16_computes_in_bf16_and_keeps_weights_in_fp32(batches):
     assert half["loss"] != full["loss"]
 
 
+def test_the_mean_of_equal_losses_in_bf16_is_that_loss(batches):
+    model = network()
+    for precision, sizes in (("fp32", (4, 4, 2)), ("bf16", (3, 7))):
+        x, y = joined(batches)
+        parts = list(zip(x.split(sizes), y.split(sizes), strict=True))
+
+        def loss(z, y):
+            half = torch.tensor(2.296875, dtype=torch.bfloat16)
+            return half + 0 * z.sum().to(torch.bfloat16)
+
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        history = fit(model, loss, parts, optimizer, 1, precision=precision)
+        assert history["loss"] == [2.296875]
+        assert evaluate(model, parts, {"loss": loss}) == {"loss": 2.296875}
+
+
+def with_frozen_part():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
+    model[1].eval()
+    return model
+
+
+def modes_of(model):
+    return [part.training for part in model.modules()]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_evaluate_leaves_every_part_in_its_mode(batches, fails):
+    model = with_frozen_part()
+    before = modes_of(model)
+
+    def metric(z, y):
+        assert not any(modes_of(model))
+        if fails:
+            raise KeyError("metric")
+        return z.mean()
+
+    with pytest.raises(KeyError) if fails else nullcontext():
+        evaluate(model, batches, {"mean": metric})
+    assert modes_of(model) == before == [True, True, False, True]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_fit_leaves_a_frozen_part_alone(batches, fails):
+    model = with_frozen_part()
+    before = modes_of(model)
+    statistics = model[1].running_mean.clone()
+
+    def loss(z, y):
+        assert modes_of(model) == before
+        if fails:
+            raise KeyError("loss")
+        return cross_entropy(z, y)
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(KeyError) if fails else nullcontext():
+        fit(
+            model,
+            loss,
+            batches,
+            optimizer,
+            2,
+            validate=lambda: {"mode": model.eval().training},
+        )
+    assert modes_of(model) == before
+    assert torch.equal(model[1].running_mean, statistics)
+
+
+def test_fit_trains_a_model_that_was_in_evaluation_mode(batches):
+    model = with_frozen_part().eval()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    fit(model, cross_entropy, batches, optimizer, 1)
+    assert model[1].running_mean.abs().min() > 0
+    assert not any(modes_of(model))
+
+
+# Learners of other kinds
+
+
+def test_two_optimizers_take_the_steps_written_out():
+    a = torch.tensor([1.0, -2.0, 4.0, 0.5, 3.0])
+    learner = Duel()
+    history = loop(learner, [(part,) for part in a.split(2)], 3)
+    u, v, values = 1.0, 1.0, []
+    for _ in range(3):
+        sums = [0.0, 0.0]
+        for part in (a[:2], a[2:4], a[4:]):
+            mean, size = part.mean().item(), len(part)
+            sums[0] += size * (u * v + mean * v)
+            u -= 0.1 * v
+            sums[1] += size * (u * v + mean * v)
+            v += 0.2 * (u + mean)
+        values.append([s / 5 for s in sums])
+    assert learner.u.weight.item() == pytest.approx(u, rel=1e-5)
+    assert learner.v.weight.item() == pytest.approx(v, rel=1e-5)
+    before_u, before_v = zip(*values, strict=True)
+    assert history["before u"] == pytest.approx(before_u, rel=1e-5)
+    assert history["before v"] == pytest.approx(before_v, rel=1e-5)
+
+
+def test_an_exact_likelihood_is_maximized():
+    x = 3 + 2 * torch.randn(64, generator=torch.Generator().manual_seed(0))
+    learner = Likelihood()
+    history = loop(learner, [(x,)], 600)
+    assert learner.density.mean.item() == pytest.approx(x.mean().item(), abs=1e-3)
+    scale = learner.density.log_scale.exp().item()
+    assert scale == pytest.approx(x.std(correction=0).item(), rel=1e-3)
+    entropy = 0.5 * math.log(2 * math.pi * math.e * x.var(correction=0))
+    assert history["nats"][-1] == pytest.approx(entropy, rel=1e-4)
+
+
+@pytest.mark.parametrize("make", [Duel, lambda: Likelihood(0.5)], ids=["duel", "noise"])
+def test_any_learner_resumes_to_the_same_bits(make, tmp_path):
+    batches = [(torch.tensor([1.0, -2.0]),), (torch.tensor([0.5]),)]
+    whole, first, second = make(), make(), make()
+    expected = loop(whole, batches, 4)
+    checkpoint = Checkpoint(tmp_path / "c.pt")
+    loop(first, batches, 2, checkpoint=checkpoint)
+    assert loop(second, batches, 4, checkpoint=checkpoint) == expected
+    for name, network_ in whole.networks.items():
+        assert same_weights(network_, second.networks[name])
+
+
+def test_divergence_names_the_value():
+    class Lost(Duel):
+        def step(self, a):
+            return {"distance": a.mean(), "score": a.mean() / 0}
+
+    with pytest.raises(DivergenceError, match="score became inf in epoch 1, step 1"):
+        loop(Lost(), [(torch.ones(2),)], 1)
+
+
+def test_steps_must_name_the_same_values():
+    class Moody(Duel):
+        def step(self, a):
+            return {"loss" if len(a) == 2 else "other": a.mean()}
+
+    with pytest.raises(ValueError, match="same names"):
+        loop(Moody(), [(torch.ones(2),), (torch.ones(1),)], 1)
+
+
 # Checkpoints
 
 RUN = """
 import os, signal, sys, torch
 from torch import nn
-from mfdnn.data import Batches, digits, to_unit
+from mfdnn.data import Batches, augment, digits, to_unit
 from mfdnn.train import Checkpoint, fit
 
 folder, die = sys.argv[1], sys.argv[2]
@@ -234,8 +379,9 @@ train = digits("train", size=8)
 model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Dropout(0.2), nn.ReLU(),
                       nn.BatchNorm1d(32), nn.Linear(32, 10))
 noise = lambda x, rng: x + 0.1 * torch.randn(x.shape, generator=rng)
-batches = Batches(to_unit(train.images), train.labels, 128,
-                  torch.Generator().manual_seed(1), noise)
+batches = Batches(to_unit(train.images), train.labels, batch_size=128,
+                  generator=torch.Generator().manual_seed(1),
+                  transform=augment.inputs(noise))
 optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
 schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 6 * len(batches))
 steps = 0
@@ -360,6 +506,76 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     train(tmp_path / "c.pt", name="lr 0.1")
     with pytest.raises(CheckpointError, match=r"another run .lr 0.1, not lr 0.2"):
         train(tmp_path / "c.pt", name="lr 0.2")
+
+
+def scheduled(
+    path, epochs, period, kind=torch.optim.lr_scheduler.CosineAnnealingLR, **options
+):
+    """A run with a schedule, or without one; the rates after each epoch."""
+    model = network()
+    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0} | options
+    optimizer = torch.optim.SGD(model.parameters(), **settings)
+    schedule = kind and kind(optimizer, period)
+    data = [(torch.ones(8, 4), torch.arange(8) % 3)]
+    return fit(
+        model,
+        cross_entropy,
+        data,
+        optimizer,
+        epochs,
+        scheduler=schedule,
+        validate=lambda: {"rate": optimizer.param_groups[0]["lr"]},
+        checkpoint=Checkpoint(path),
+    )["rate"]
+
+
+def test_a_checkpoint_of_another_schedule_is_refused(tmp_path):
+    whole = scheduled(tmp_path / "whole.pt", 4, 4)
+    scheduled(tmp_path / "c.pt", 2, 4)
+    assert scheduled(tmp_path / "c.pt", 4, 4) == whole  # more epochs are no fault
+    scheduled(tmp_path / "short.pt", 2, 2)
+    with pytest.raises(CheckpointError, match="T_max 2, not 4"):
+        scheduled(tmp_path / "short.pt", 4, 4)
+
+
+def test_a_checkpoint_with_a_schedule_is_not_resumed_without_one(tmp_path):
+    scheduled(tmp_path / "c.pt", 2, 4)
+    with pytest.raises(CheckpointError, match="scheduler with kind CosineAnnealingLR"):
+        scheduled(tmp_path / "c.pt", 4, 4, kind=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("lr", 0.2), ("momentum", 0.5), ("weight_decay", 0.1), ("nesterov", True)],
+)
+def test_a_checkpoint_of_another_optimizer_is_refused(tmp_path, name, value):
+    scheduled(tmp_path / "c.pt", 2, 4)
+    with pytest.raises(CheckpointError, match=f"optimizer with {name} .*, not {value}"):
+        scheduled(tmp_path / "c.pt", 4, 4, **{name: value})
+
+
+def test_a_checkpoint_of_another_kind_of_optimizer_is_refused(tmp_path):
+    train(tmp_path / "c.pt")
+    model = network()
+    adam = torch.optim.Adam(model.parameters(), lr=0.1)
+    with pytest.raises(CheckpointError, match="kind SGD, not Adam"):
+        fit(
+            model,
+            cross_entropy,
+            [(torch.ones(3, 4), torch.arange(3))],
+            adam,
+            2,
+            checkpoint=Checkpoint(tmp_path / "c.pt", "a"),
+        )
+
+
+def test_a_cycled_momentum_is_no_other_setting(tmp_path):
+    def cycle(optimizer, period):
+        kind = torch.optim.lr_scheduler.OneCycleLR
+        return kind(optimizer, 0.5, total_steps=period)
+
+    scheduled(tmp_path / "c.pt", 3, 9, kind=cycle)
+    assert len(scheduled(tmp_path / "c.pt", 6, 9, kind=cycle)) == 6
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):

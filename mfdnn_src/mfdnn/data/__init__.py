@@ -2,15 +2,25 @@
 
 from mfdnn.data import augment, toy
 from mfdnn.data.batches import Batches
+from mfdnn.data.choose import image_set
 from mfdnn.data.embedded import digits, phantom, photo_crops, restoration_crops
 from mfdnn.data.full import cifar10, fashion_mnist, kmnist, mnist
-from mfdnn.data.sets import DataError, LabelledImages, image_set, to_unit, two_classes
 from mfdnn.data.tabular import diabetes
+from mfdnn.data.types import (
+    DataError,
+    DataSet,
+    Examples,
+    LabelledImages,
+    to_unit,
+    two_classes,
+)
 from mfdnn.data.voc import PascalVOC
 
 __all__ = [
     "Batches",
     "DataError",
+    "DataSet",
+    "Examples",
     "LabelledImages",
     "PascalVOC",
     "augment",

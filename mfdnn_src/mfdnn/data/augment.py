@@ -1,19 +1,25 @@
-"""Random changes of image batches, drawn for each image on its own.
+"""Random changes of images, drawn for each image on its own.
 
-Each is a small callable (batch, generator) -> batch for `Batches`. The draws come
-from the CPU generator and are moved to the batch's device, so a seed means the
-same changes everywhere; with None they come from torch's global generator.
+Each is a small callable (images, generator) -> images. The draws come from the CPU
+generator and are moved to the images' device, so a seed means the same changes
+everywhere; with None they come from torch's global generator. For `Batches`, which
+hand out several tensors, `inputs` changes the first of them, and `together` changes
+some of them by the same draws.
 """
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 
-from mfdnn.data import sets
+from mfdnn.data import types
 from mfdnn.data.batches import Transform
+
+#: Changes images (B, C, H, W) with draws from a CPU generator.
+ImageTransform = Callable[[Tensor, Generator | None], Tensor]
 
 
 def to_unit(images: Tensor, generator: Generator | None) -> Tensor:
@@ -28,26 +34,73 @@ def to_unit(images: Tensor, generator: Generator | None) -> Tensor:
 
     Raises:
         ValueError: if the images are not uint8.
-
-    Source: `mfdnn.data.to_unit`.
     """
-    return sets.to_unit(images)
+    return types.to_unit(images)
+
+
+def inputs(change: ImageTransform) -> Transform:
+    """Change the first tensor of each batch and leave the others.
+
+    Args:
+        change: a callable (images, generator) -> images.
+
+    Returns:
+        a transform for `Batches`.
+
+    >>> x, y = torch.arange(6.0).view(1, 1, 2, 3), torch.tensor([1])
+    >>> inputs(lambda images, generator: images.flip(-1))((x, y), None)[0]
+    tensor([[[[2., 1., 0.],
+              [5., 4., 3.]]]])
+    """
+
+    def transform(
+        batch: tuple[Tensor, ...], generator: Generator | None
+    ) -> tuple[Tensor, ...]:
+        return change(batch[0], generator), *batch[1:]
+
+    return transform
+
+
+def together(change: ImageTransform, count: int = 2) -> Transform:
+    """Change the first tensors of each batch, all by the same draws.
+
+    An image and the mask that belongs to it turn together.
+
+    Args:
+        change: a callable (images, generator) -> images; its draws must depend on
+            nothing but the number of images and their height and width.
+        count: how many tensors, of shapes (B, C_1, H, W), ..., (B, C_count, H, W).
+
+    Returns:
+        a transform for `Batches`.
+    """
+
+    def transform(
+        batch: tuple[Tensor, ...], generator: Generator | None
+    ) -> tuple[Tensor, ...]:
+        source = torch.default_generator if generator is None else generator
+        before = source.get_state()
+        changed = []
+        for tensor in batch[:count]:
+            source.set_state(before)
+            changed.append(change(tensor, generator))
+        return *changed, *batch[count:]
+
+    return transform
 
 
 class Chain:
     """Several changes, one after the other.
 
     Args:
-        steps: callables (batch, generator) -> batch.
-
-    Source: standard.
+        steps: callables (images, generator) -> images.
     """
 
-    def __init__(self, *steps: Transform) -> None:
+    def __init__(self, *steps: ImageTransform) -> None:
         self.steps = steps
 
     def __call__(self, images: Tensor, generator: Generator | None) -> Tensor:
-        """Return the changed batch."""
+        """Return the changed images."""
         for step in self.steps:
             images = step(images, generator)
         return images
@@ -57,12 +110,12 @@ class Chain:
 class Flip:
     """Mirror each image left to right with probability 1/2.
 
-    Images of shape (B, C, H, W), any type. Source: standard; Krizhevsky,
+    Images of shape (B, C, H, W), any type. Source: Krizhevsky,
     Sutskever and Hinton (2012).
     """
 
     def __call__(self, images: Tensor, generator: Generator | None) -> Tensor:
-        """Return the changed batch."""
+        """Return the changed images."""
         turn = torch.rand(len(images), generator=generator) < 0.5
         turn = turn.to(images.device)[:, None, None, None]
         return torch.where(turn, images.flip(-1), images)
@@ -80,7 +133,7 @@ class PadCrop:
     padding: int
 
     def __call__(self, images: Tensor, generator: Generator | None) -> Tensor:
-        """Return the changed batch."""
+        """Return the changed images."""
         size, p = images.shape, self.padding
         padded = pad(images, (p, p, p, p))
         windows = padded.unfold(2, size[2], 1).unfold(3, size[3], 1)
@@ -102,7 +155,7 @@ class Cutout:
     size: int
 
     def __call__(self, images: Tensor, generator: Generator | None) -> Tensor:
-        """Return the changed batch."""
+        """Return the changed images."""
         inside = []
         for side in images.shape[2:]:
             centre = torch.randint(side, (len(images),), generator=generator)
@@ -121,7 +174,7 @@ class Affine:
     Images of shape (B, C, H, W), floating point. The angle is uniform in
     [-degrees, degrees], the scale in [1 - scale, 1 + scale], the shifts in
     [-shift, shift] times the side. Values between pixels are interpolated
-    linearly. Source: standard; Simard, Steinkraus and Platt (2003).
+    linearly. Source: Simard, Steinkraus and Platt (2003).
     """
 
     degrees: float = 0.0
@@ -129,7 +182,7 @@ class Affine:
     shift: float = 0.0
 
     def __call__(self, images: Tensor, generator: Generator | None) -> Tensor:
-        """Return the changed batch."""
+        """Return the changed images."""
         _check_floating(images)
         draw = 2 * torch.rand(4, len(images), generator=generator) - 1
         angle = draw[0] * math.radians(self.degrees)
@@ -156,7 +209,7 @@ class ColorJitter:
     those returned. Each of the three factors is uniform in [1 - a, 1 + a], where
     a is the number given, and they act in the order named: brightness multiplies
     the image, contrast blends it with the mean of its grey version, saturation
-    with its grey version. Source: standard; Howard, arXiv:1312.5402 (2013);
+    with its grey version. Source: Howard, arXiv:1312.5402 (2013);
     definitions as in torchvision.
     """
 
@@ -165,7 +218,7 @@ class ColorJitter:
     saturation: float = 0.0
 
     def __call__(self, images: Tensor, generator: Generator | None) -> Tensor:
-        """Return the changed batch."""
+        """Return the changed images."""
         _check_floating(images)
         draw = 2 * torch.rand(3, len(images), generator=generator) - 1
         draw = draw.to(images)[:, :, None, None, None]

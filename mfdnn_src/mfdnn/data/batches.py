@@ -6,79 +6,99 @@ from typing import TypeAlias
 import torch
 from torch import Generator, Tensor
 
-#: Changes a batch (B, ...) with draws from a CPU generator, see `augment`.
-Transform: TypeAlias = Callable[[Tensor, Generator | None], Tensor]
+#: Changes a batch, tensors (B, ...), with draws from a CPU generator: see `augment`.
+Transform: TypeAlias = Callable[
+    [tuple[Tensor, ...], Generator | None], tuple[Tensor, ...]
+]
 
 
 class Batches:
-    """Minibatches of inputs and targets; each loop over them is one epoch.
+    """Minibatches of any number of tensors; each loop over them is one epoch.
 
-    Inputs and targets stay on their device. With a generator every epoch follows
-    a fresh permutation drawn from it, so saving and restoring the generator's
-    state repeats the epochs; without one the order is that of the tensors.
+    The tensors stay on their device. With a generator every epoch follows a fresh
+    permutation drawn from it, so saving and restoring the generator's state repeats
+    the epochs; without one the order is that of the tensors.
 
     Args:
-        inputs: shape (N, ...).
-        targets: shape (N, ...), on the same device.
-        batch_size: how many items a batch has; the last may have fewer.
+        tensors: one entry an example, shapes (N, ...), on one device: inputs and
+            targets, images and masks, or points alone.
+        batch_size: how many examples a batch has; the last may have fewer.
         generator: a CPU generator for shuffling and for the transform, or None.
-        transform: applied to the inputs of each batch on their device; it is
-            handed the batch and the generator.
+        transform: applied to each batch on its device; it is handed all tensors of
+            the batch and the generator, and returns as many of the same lengths.
 
     Raises:
-        ValueError: if the lengths or devices differ, the batch size is not
-            positive, or the generator is not a CPU generator.
+        ValueError: if there is no tensor, the lengths or devices differ, the batch
+            size is not positive, the generator is not a CPU generator, or, while a
+            batch is made, if the transform returns anything else than it should.
 
     Source: shuffled cyclic minibatches, lecture topics 1.36 and 1.37.
 
-    >>> batches = Batches(torch.arange(5), torch.arange(5), batch_size=2)
-    >>> len(batches), [x.tolist() for x, _ in batches]
-    (3, [[0, 1], [2, 3], [4]])
+    >>> batches = Batches(torch.arange(5), -torch.arange(5), batch_size=2)
+    >>> len(batches), [(x.tolist(), y.tolist()) for x, y in batches]
+    (3, [([0, 1], [0, -1]), ([2, 3], [-2, -3]), ([4], [-4])])
     """
 
     def __init__(
         self,
-        inputs: Tensor,
-        targets: Tensor,
+        *tensors: Tensor,
         batch_size: int,
         generator: Generator | None = None,
         transform: Transform | None = None,
     ) -> None:
-        if len(inputs) != len(targets):
-            raise ValueError(f"{len(inputs)} inputs but {len(targets)} targets")
-        if inputs.device != targets.device:
-            raise ValueError(
-                f"inputs are on {inputs.device}, targets on {targets.device}"
-            )
+        if not tensors or not all(isinstance(t, Tensor) for t in tensors):
+            kinds = ", ".join(type(t).__name__ for t in tensors) or "nothing"
+            raise ValueError(f"batches are made of tensors, not of {kinds}")
+        lengths = [len(t) for t in tensors]
+        if len(set(lengths)) > 1:
+            raise ValueError(f"the tensors have {_listed(lengths)} entries")
+        places = [str(t.device) for t in tensors]
+        if len(set(places)) > 1:
+            raise ValueError(f"the tensors are on {_listed(places)}")
         if batch_size < 1:
             raise ValueError(f"the batch size must be positive, not {batch_size}")
         if generator is not None and generator.device.type != "cpu":
             raise ValueError("draws come from a CPU generator, on every device")
-        self.inputs = inputs
-        self.targets = targets
+        self.tensors = tensors
         self.batch_size = batch_size
         self.generator = generator
         self.transform = transform
 
     def __len__(self) -> int:
-        return -(-len(self.inputs) // self.batch_size)
+        return -(-len(self.tensors[0]) // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for x, y in self._pieces():
-            yield (
-                (x if self.transform is None else self.transform(x, self.generator)),
-                y,
-            )
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        for batch in self._pieces():
+            yield batch if self.transform is None else self._changed(batch)
 
-    def _pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _pieces(self) -> Iterator[tuple[Tensor, ...]]:
         if self.generator is None:
-            pieces = zip(
-                torch.split(self.inputs, self.batch_size),
-                torch.split(self.targets, self.batch_size),
-                strict=True,
-            )
-            yield from pieces
+            pieces = (torch.split(t, self.batch_size) for t in self.tensors)
+            yield from zip(*pieces, strict=True)
             return
-        order = torch.randperm(len(self.inputs), generator=self.generator)
-        for index in torch.split(order.to(self.inputs.device), self.batch_size):
-            yield self.inputs[index], self.targets[index]
+        first = self.tensors[0]
+        order = torch.randperm(len(first), generator=self.generator)
+        for index in torch.split(order.to(first.device), self.batch_size):
+            yield tuple(tensor[index] for tensor in self.tensors)
+
+    def _changed(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        assert self.transform is not None
+        changed = self.transform(batch, self.generator)
+        if not isinstance(changed, tuple) or len(changed) != len(batch):
+            what = len(changed) if isinstance(changed, tuple) else type(changed)
+            raise ValueError(
+                f"the transform of a batch of {len(batch)} tensors must return a tuple "
+                f"of as many, not {what}"
+            )
+        if any(len(t) != len(batch[0]) for t in changed):
+            raise ValueError(
+                f"the transform of a batch of {len(batch[0])} examples returned "
+                f"{_listed([len(t) for t in changed])}"
+            )
+        return changed
+
+
+def _listed(values: list[int] | list[str]) -> str:
+    """Several values as words: 3, 4 and 5."""
+    *first, last = map(str, values)
+    return f"{', '.join(first)} and {last}" if first else last

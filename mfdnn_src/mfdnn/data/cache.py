@@ -4,14 +4,14 @@ import contextlib
 import hashlib
 import http.client
 import os
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from mfdnn.data.sets import DataError
+from mfdnn.errors import DataError
+from mfdnn.files import replacing
 
 #: Seconds without a byte after which a download counts as interrupted.
 TIMEOUT = 30.0
@@ -23,29 +23,40 @@ def default_root() -> Path:
 
     Returns:
         ``$XDG_CACHE_HOME/mfdnn``, or ``~/.cache/mfdnn``; it need not exist.
-
-    Source: XDG Base Directory Specification.
     """
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "mfdnn"
 
 
-def data_root(root: str | Path | None) -> Path:
+def chosen(where: str | Path | None = None) -> str | Path:
+    """Which data are meant: ``"embedded"``, ``"full"`` or a folder.
+
+    Args:
+        where: one of these; None takes what ``MFDNN_DATA`` says, and ``"embedded"``
+            where that is unset or empty.
+
+    Returns:
+        the choice.
+    """
+    return where or os.environ.get("MFDNN_DATA") or "embedded"
+
+
+def data_root(root: str | Path | None = None) -> Path:
     """The folder where the full sets are, or will be put.
 
     Args:
-        root: the folder, or None: then the one that ``MFDNN_DATA`` names, and
-            the default cache where MFDNN_DATA is unset, empty, ``full`` or
-            ``embedded``.
+        root: the folder, or ``"full"`` for the default cache, or None: then the
+            folder that ``MFDNN_DATA`` names, and the default cache where MFDNN_DATA
+            is unset, empty, ``full`` or ``embedded``.
 
     Returns:
         the folder.
 
     Raises:
         DataError: if MFDNN_DATA is neither a known word nor a folder.
-
-    Source: the book's own convention.
     """
+    if root == "full":
+        return default_root()
     if root is not None:
         return Path(root).expanduser()
     named = os.environ.get("MFDNN_DATA", "")
@@ -76,8 +87,6 @@ def opened(path: Path, md5: str | None) -> Iterator[BinaryIO]:
 
     Raises:
         DataError: if the file is missing, unreadable or not the published one.
-
-    Source: the book's own convention.
     """
     try:
         file = path.open("rb")
@@ -105,8 +114,6 @@ def fetch(path: Path, md5: str, urls: Sequence[str]) -> None:
 
     Raises:
         DataError: if no server delivers the file, or it cannot be written.
-
-    Source: the book's own convention.
     """
     if not os.path.exists(path):
         with locked(path.parent):
@@ -128,23 +135,20 @@ def download(path: Path, md5: str, urls: Sequence[str]) -> None:
     Raises:
         DataError: if no server delivers the file.
         OSError: if it cannot be written.
-
-    Source: the book's own convention.
     """
     reasons = []
     for url in urls:
-        with part_file(path) as part:
-            digest = _md5()
-            try:
+        digest = _md5()
+        try:
+            with replacing(path) as part:
                 for chunk in _chunks(url, path.name):
                     part.write(chunk)
                     digest.update(chunk)
-            except _NetworkError as error:
-                reasons.append(f"{url}: {error}")
-                continue
-            if digest.hexdigest() == md5:
-                return install(part, path)
-            reasons.append(f"{url}: sent other bytes than the published ones")
+                if digest.hexdigest() != md5:
+                    raise _NetworkError("sent other bytes than the published ones")
+            return
+        except _NetworkError as error:
+            reasons.append(f"{url}: {error}")
     raise DataError(
         f"{path.name} could not be downloaded ({'; '.join(reasons)}): check the "
         f"network and run again, or put the published file into {path.parent}."
@@ -161,8 +165,8 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         DataError: if it cannot be written, for whatever reason.
 
-    Source: the book's own convention; the lock is the library filelock's, and
-    the operating system releases it when a process dies.
+    The lock is the library filelock's; the operating system releases it when a
+    process dies.
     """
     from filelock import FileLock
 
@@ -177,49 +181,6 @@ def locked(folder: Path) -> Iterator[None]:
             f"{folder} cannot be written ({getattr(error, 'strerror', error)}): make "
             "room or get permission, or choose another folder with MFDNN_DATA or root."
         ) from error
-
-
-@contextlib.contextmanager
-def part_file(path: Path) -> Iterator[BinaryIO]:
-    """A temporary file beside a file that is to be written; removed afterwards.
-
-    Args:
-        path: the file to be written.
-
-    Yields:
-        the temporary file, open for writing and reading; rename it to keep it.
-
-    Raises:
-        OSError: if it cannot be created.
-
-    Source: standard.
-    """
-    handle, name = tempfile.mkstemp(".part", f".{path.name}.", path.parent)
-    try:
-        os.close(handle)
-        with open(name, "w+b") as part:
-            yield part
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def install(part: BinaryIO, path: Path) -> None:
-    """Give a finished temporary file its final name, in one step.
-
-    Args:
-        part: a `part_file` with everything in it.
-        path: the final name, in the same folder.
-
-    Raises:
-        OSError: if the disk is full or the name cannot be taken.
-
-    Source: standard.
-    """
-    part.flush()
-    os.fsync(part.fileno())
-    part.close()  # Windows renames no open file
-    os.chmod(part.name, 0o644)
-    os.replace(part.name, path)
 
 
 class _NetworkError(Exception):

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import pad
 
-from mfdnn.data.sets import LabelledImages, check_split
+from mfdnn.data.types import LabelledImages, check_split
 
 #: The classes of `photo_crops`, in the order of the labels.
 PHOTOGRAPHS = (

@@ -12,6 +12,7 @@ import shutil
 import tarfile
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor
 
 from mfdnn.data import cache
-from mfdnn.data.sets import DataError, LabelledImages, check_split
+from mfdnn.data.types import DataError, LabelledImages, check_split
+from mfdnn.files import replacing
 
 DIGITS = tuple("0123456789")
 CLOTHES = (
@@ -31,35 +33,74 @@ THINGS = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
 )
-#: Checksums of the published files, by torchvision's name of the set.
-MD5 = {
-    "MNIST": {
-        "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-        "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
-        "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
-        "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
-    },
-    "FashionMNIST": {
-        "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-        "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
-        "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
-        "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
-    },
-    "KMNIST": {
-        "train-images-idx3-ubyte.gz": "bdb82020997e1d708af4cf47b453dcf7",
-        "train-labels-idx1-ubyte.gz": "e144d726b3acfaa3e44228e80efcd344",
-        "t10k-images-idx3-ubyte.gz": "5c965bf0a639b31b8f53240b1b52f4d7",
-        "t10k-labels-idx1-ubyte.gz": "7320c461ea6c1c855c0b718fb2a4b134",
-    },
-    "CIFAR10": {
-        "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",
-        "data_batch_1": "c99cafc152244af753f735de768cd75f",
-        "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
-        "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
-        "data_batch_4": "634d18415352ddfa80567beed471001a",
-        "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
-        "test_batch": "40351d587109b95175f43aff81a1287e",
-    },
+
+
+@dataclass(frozen=True)
+class IdxSet:
+    """One of MNIST's relatives: four gzipped idx files."""
+
+    kind: str  # torchvision's name, and that of the folder
+    classes: tuple[str, ...]
+    about: str
+    md5: tuple[str, str, str, str]  # of the files, in the order of FILES
+
+
+#: The files of each of MNIST's relatives.
+FILES = (
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz",
+    "t10k-labels-idx1-ubyte.gz",
+)
+#: MNIST and its relatives; the checksums are torchvision's.
+IDX_SETS = {
+    "mnist": IdxSet(
+        "MNIST",
+        DIGITS,
+        "MNIST: handwritten digits, 28x28, grey, 0 is paper and 255 is ink. "
+        "LeCun, Bottou, Bengio and Haffner (1998); CC BY-SA 3.0.",
+        (
+            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "d53e105ee54ea40749a09fcbcd1e9432",
+            "9fb629c4189551a2d022fa330f9573f3",
+            "ec29112dd5afa0611ce80d1b7f02629c",
+        ),
+    ),
+    "fashion_mnist": IdxSet(
+        "FashionMNIST",
+        CLOTHES,
+        "Fashion-MNIST: photographs of clothes, 28x28, grey, 0 is background. "
+        "Xiao, Rasul and Vollgraf (2017); MIT.",
+        (
+            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "25c81989df183df01b3e8a0aad5dffbe",
+            "bef4ecab320f06d8554ea6380940ec79",
+            "bb300cfdad3c16e7a12a480ee83cd310",
+        ),
+    ),
+    "kmnist": IdxSet(
+        "KMNIST",
+        SYLLABLES,
+        "KMNIST: cursive Japanese characters, 28x28, grey, 0 is paper and 255 is "
+        "ink. Clanuwat et al. (2018), from the Kuzushiji data set of CODH; "
+        "CC BY-SA 4.0.",
+        (
+            "bdb82020997e1d708af4cf47b453dcf7",
+            "e144d726b3acfaa3e44228e80efcd344",
+            "5c965bf0a639b31b8f53240b1b52f4d7",
+            "7320c461ea6c1c855c0b718fb2a4b134",
+        ),
+    ),
+}
+#: Checksums of the archive of CIFAR-10 and of what it holds; torchvision's.
+CIFAR_MD5 = {
+    "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
 }
 CIFAR_ARCHIVE, CIFAR_FOLDER = "cifar-10-python.tar.gz", "cifar-10-batches-py"
 #: Bytes unpacked at a time, so that little is held twice.
@@ -92,11 +133,7 @@ def mnist(
     Source: LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to
     document recognition" (1998). Licence: CC BY-SA 3.0 (LeCun and Cortes).
     """
-    about = (
-        "MNIST: handwritten digits, 28x28, grey, 0 is paper and 255 is ink. "
-        "LeCun, Bottou, Bengio and Haffner (1998); CC BY-SA 3.0."
-    )
-    return _idx_set("MNIST", split, root, published, DIGITS, about)
+    return _idx_set("mnist", split, root, published)
 
 
 def fashion_mnist(
@@ -109,25 +146,12 @@ def fashion_mnist(
     Shirt, Sneaker, Bag, Ankle boot. Missing files are downloaded (31 MB), every
     file is verified at every use.
 
-    Args:
-        split: ``"train"`` or ``"test"``.
-        root: folder that holds or gets ``FashionMNIST/raw``; see `mnist`.
-        published: False reads files that are not the published ones.
-
-    Returns:
-        images of shape (N, 1, 28, 28) and their labels.
-
-    Raises:
-        ValueError: if there is no such split.
-        DataError: if the files are missing and cannot be downloaded, or damaged.
+    Arguments and errors are those of `mnist`; the files belong in
+    ``FashionMNIST/raw``.
 
     Source: Xiao, Rasul and Vollgraf, arXiv:1708.07747 (2017). Licence: MIT.
     """
-    about = (
-        "Fashion-MNIST: photographs of clothes, 28x28, grey, 0 is background. "
-        "Xiao, Rasul and Vollgraf (2017); MIT."
-    )
-    return _idx_set("FashionMNIST", split, root, published, CLOTHES, about)
+    return _idx_set("fashion_mnist", split, root, published)
 
 
 def kmnist(
@@ -140,27 +164,13 @@ def kmnist(
     hiragana table: o, ki, su, tsu, na, ha, ma, ya, re, wo. Only the files of the
     split asked for are needed; missing ones are downloaded (21 MB in all).
 
-    Args:
-        split: ``"train"`` or ``"test"``.
-        root: folder that holds or gets ``KMNIST/raw``; see `mnist`.
-        published: False reads files that are not the published ones.
-
-    Returns:
-        images of shape (N, 1, 28, 28) and their labels.
-
-    Raises:
-        ValueError: if there is no such split.
-        DataError: if the files are missing and cannot be downloaded, or damaged.
+    Arguments and errors are those of `mnist`; the files belong in
+    ``KMNIST/raw``.
 
     Source: Clanuwat et al., "Deep learning for classical Japanese literature",
     arXiv:1812.01718 (2018). Licence: CC BY-SA 4.0.
     """
-    about = (
-        "KMNIST: cursive Japanese characters, 28x28, grey, 0 is paper and 255 is "
-        "ink. Clanuwat et al. (2018), from the Kuzushiji data set of CODH; "
-        "CC BY-SA 4.0."
-    )
-    return _idx_set("KMNIST", split, root, published, SYLLABLES, about)
+    return _idx_set("kmnist", split, root, published)
 
 
 def cifar10(
@@ -191,7 +201,7 @@ def cifar10(
     (2009). Licence: none stated by the author.
     """
     check_split(split)
-    names = [n for n in MD5["CIFAR10"] if n.startswith(_cifar_prefix(split))]
+    names = [n for n in CIFAR_MD5 if n.startswith(_cifar_prefix(split))]
     folder = cache.data_root(root) / CIFAR_FOLDER
     if published and not all(os.path.exists(folder / name) for name in names):
         _unpack_cifar(folder)
@@ -259,36 +269,31 @@ def read_idx(file: BinaryIO, path: Path) -> Tensor:
 
 
 def _idx_set(
-    kind: str,
-    split: str,
-    root: str | Path | None,
-    published: bool,
-    classes: tuple[str, ...],
-    about: str,
+    name: str, split: str, root: str | Path | None, published: bool
 ) -> LabelledImages:
     """The images and labels of one of MNIST's relatives."""
     check_split(split)
-    folder = cache.data_root(root) / kind / "raw"
+    family = IDX_SETS[name]
+    folder = cache.data_root(root) / family.kind / "raw"
     start = "train" if split == "train" else "t10k"
     read = []
-    for name in (f"{start}-images-idx3-ubyte.gz", f"{start}-labels-idx1-ubyte.gz"):
-        path, md5 = folder / name, MD5[kind][name]
+    for file_name, md5 in zip(FILES, family.md5, strict=True):
+        if not file_name.startswith(start):
+            continue
+        path = folder / file_name
         if published and not os.path.exists(path):
-            cache.fetch(path, md5, _mirrors(kind, name))
+            cache.fetch(path, md5, _mirrors(family.kind, file_name))
         with cache.opened(path, md5 if published else None) as file:
             read.append(read_idx(file, path))
     images, labels = read
+    classes = family.classes
     if images.ndim != 3 or labels.shape != images.shape[:1] or len(labels) == 0:
         raise DataError(f"{folder} holds no images with one label each: replace it.")
     if int(labels.max()) >= len(classes):
         raise DataError(f"{folder} holds labels above {len(classes) - 1}: replace it.")
-    loader = {"MNIST": "mnist", "FashionMNIST": "fashion_mnist", "KMNIST": "kmnist"}
+    about = family.about + _unpublished(published, len(labels))
     return LabelledImages(
-        images.unsqueeze(1),
-        labels.long(),
-        classes,
-        f"{loader[kind]} {split}",
-        about + _unpublished(published, len(labels)),
+        images.unsqueeze(1), labels.long(), classes, f"{name} {split}", about
     )
 
 
@@ -315,8 +320,8 @@ def _unpack_cifar(folder: Path) -> None:
     """
     from torchvision.datasets import CIFAR10
 
-    wanted = {n: md5 for n, md5 in MD5["CIFAR10"].items() if n != CIFAR_ARCHIVE}
-    archive, md5 = folder.with_name(CIFAR_ARCHIVE), MD5["CIFAR10"][CIFAR_ARCHIVE]
+    wanted = {n: md5 for n, md5 in CIFAR_MD5.items() if n != CIFAR_ARCHIVE}
+    archive, md5 = folder.with_name(CIFAR_ARCHIVE), CIFAR_MD5[CIFAR_ARCHIVE]
     with cache.locked(folder.parent):
         if all(os.path.exists(folder / name) for name in wanted):
             return  # another process has just done it
@@ -330,9 +335,8 @@ def _unpack_cifar(folder: Path) -> None:
             for name in wanted:
                 packed = tar.extractfile(f"{CIFAR_FOLDER}/{name}")
                 assert packed is not None
-                with cache.part_file(folder / name) as part:
+                with replacing(folder / name) as part:
                     shutil.copyfileobj(packed, part)
-                    cache.install(part, folder / name)
         if not given:
             archive.unlink()
 
@@ -360,7 +364,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 def _read_batch(path: Path, name: str, published: bool) -> tuple[Tensor, Tensor]:
     """Pixels, uint8 (N, 3072), and labels, int64 (N,), of a batch of CIFAR-10."""
-    with cache.opened(path, MD5["CIFAR10"][name] if published else None) as file:
+    with cache.opened(path, CIFAR_MD5[name] if published else None) as file:
         try:
             batch = _ArraysOnly(file, encoding="latin1").load()
             pixels, labels = (

@@ -41,8 +41,6 @@ def standardize(values: Tensor) -> Tensor:
 
     Raises:
         ValueError: if a column is constant.
-
-    Source: standard.
     """
     spread = values.std(dim=0, correction=0)
     if bool((spread == 0).any()):

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mfdnn.data import cache
-from mfdnn.data.sets import DataError, check_split
+from mfdnn.data.types import DataError, check_split
 
 #: The archive's name and checksum, as torchvision lists them.
 ARCHIVE, MD5 = "VOCtrainval_11-May-2012.tar", "6cd6e144f989b92b3379bac3b3de84fd"

@@ -31,8 +31,6 @@ def density(
 
     Raises:
         ValueError: if log_prob does not return one number a point.
-
-    Source: the book's own convention.
     """
     x1, x2 = _middles(xlim, 200), _middles(ylim, 200)
     points = torch.stack(torch.meshgrid(x1, x2, indexing="xy"), dim=-1)  # (200, 200, 2)
@@ -67,8 +65,6 @@ def sample_density(
 
     Raises:
         ValueError: if the samples are not points of the plane, or there are none.
-
-    Source: the book's own convention.
     """
     if samples.ndim != 2 or samples.shape[1] != 2 or len(samples) == 0:
         raise ValueError(f"samples have shape {tuple(samples.shape)}, not (N, 2)")

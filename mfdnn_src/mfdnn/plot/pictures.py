@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mfdnn.plot import whole_pixels
+from mfdnn.plot.style import whole_pixels
 
 ANY_GROUND = "#767676"  # contrast 4.5 on white, 4.1 on the site's black
 
@@ -35,8 +35,6 @@ def image_grid(
     Raises:
         ValueError: if the images have another shape or type, there are none, or
             the titles are not N.
-
-    Source: the book's own convention.
     """
     if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
         shape = tuple(images.shape)

@@ -15,10 +15,11 @@ from matplotlib.patches import Circle, Polygon
 from matplotlib.textpath import TextPath
 from torch import nn
 
-from mfdnn.measure import CONVOLUTIONS, TRANSPOSED
-from mfdnn.plot import COLORS, whole_pixels
+from mfdnn.plot.style import COLORS, whole_pixels
 from mfdnn.trace import Call, trace
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LINE = 7.5 / 72  # inches from a text to what it names
 KINDS = {
     "input": "#888888",
@@ -70,7 +71,7 @@ def architecture(
     largest in the drawing. Long networks continue in further rows.
 
     The boxes are in the order of execution: branches and skip connections are not
-    shown, nor operations that are not modules.
+    shown (`graph` does), nor operations that are not modules.
 
     Args:
         model: the network.
@@ -84,7 +85,7 @@ def architecture(
     Raises:
         ValueError: if no layer of the network is a module.
 
-    Source: the book's own convention, in the manner of the figures of topic 3.12.
+    In the manner of the figures of lecture topic 3.12.
     """
     blocks = _blocks(trace(model, shape, whole), tuple(shape), whole)
     if len(blocks) == 1:
@@ -116,7 +117,7 @@ def _blocks(
 ) -> list[Block]:
     blocks = [Block("input", ["input"], shape)]
     for call in calls:
-        kind, label = _describe(call)
+        kind, label = describe(call)
         boxed = kind in ("conv", "pool", "linear") or isinstance(call.module, whole)
         if boxed or call.input != call.output:
             blocks.append(Block(kind, [label], call.output))
@@ -125,8 +126,15 @@ def _blocks(
     return blocks
 
 
-def _describe(call: Call) -> tuple[str, str]:
-    """The kind of a layer and what the drawing calls it."""
+def describe(call: Call) -> tuple[str, str]:
+    """Name a layer for a drawing.
+
+    Args:
+        call: one call of it.
+
+    Returns:
+        its kind, one of KINDS, and what the drawing calls it.
+    """
     layer, spatial = call.module, call.output[1:]
     if isinstance(layer, nn.Linear):
         return "linear", "linear"
@@ -269,7 +277,7 @@ def neurons(model: nn.Module, shape: Sequence[int]) -> Figure:
         ValueError: if there is no linear layer, or a layer of another kind changes
             the shape.
 
-    Source: the book's own convention, in the manner of the figures of topic 2.30.
+    In the manner of the figures of lecture topic 2.30.
     """
     columns = _columns(model, shape)
     step, radius = 0.31, 0.105

@@ -1,17 +1,87 @@
-"""What a loader returns, what it raises, and which set a name stands for."""
+"""What a loader returns: tensors with a name, a sentence and a checksum."""
 
 import dataclasses
 import hashlib
-import os
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
+from mfdnn.errors import DataError as DataError
 
-class DataError(Exception):
-    """A data set cannot be had; the message is one sentence that says what to do."""
+
+class DataSet(Protocol):
+    """What an experiment is run on, and what its record says about it."""
+
+    @property
+    def name(self) -> str:
+        """The set and its split, for instance ``"mnist train"``."""
+
+    @property
+    def about(self) -> str:
+        """A sentence or two on content, source and licence."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one example."""
+
+    def __len__(self) -> int:
+        """The number of examples."""
+
+    def checksum(self) -> str:
+        """SHA-256 of all tensors, in hexadecimal: names the data."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same set on a device."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examples:
+    """Tensors of any kind with one entry an example: points, image and mask, ...
+
+    Attributes:
+        tensors: by name, each of shape (N, ...); the first one gives the shape of
+            an example.
+        name: the set and its split.
+        about: a sentence or two on content, source and licence.
+
+    Raises:
+        ValueError: if there is no tensor, or their lengths differ.
+    """
+
+    tensors: Mapping[str, Tensor]
+    name: str
+    about: str
+
+    def __post_init__(self) -> None:
+        sizes = {name: len(tensor) for name, tensor in self.tensors.items()}
+        if len(set(sizes.values())) != 1 or 0 in sizes.values():
+            raise ValueError(f"tensors need one and the same length, not {sizes}")
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one entry of the first tensor."""
+        return tuple(next(iter(self.tensors.values())).shape[1:])
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same set with all tensors on a device."""
+        moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
+        return dataclasses.replace(self, tensors=moved)
+
+    def checksum(self) -> str:
+        """SHA-256 of names, types, shapes and values, in hexadecimal."""
+        digest = hashlib.sha256()
+        for name, tensor in self.tensors.items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().data)
+        return digest.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,8 +97,6 @@ class LabelledImages:
 
     Raises:
         ValueError: if shapes, types or labels do not fit together.
-
-    Source: the book's own convention.
     """
 
     images: Tensor
@@ -55,7 +123,12 @@ class LabelledImages:
         shape, device = tuple(self.images.shape), self.images.device
         return f"LabelledImages({self.name!r}, images {shape} on {device})"
 
-    def to(self, device: torch.device | str) -> "LabelledImages":
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one image, (C, H, W)."""
+        return tuple(self.images.shape[1:])
+
+    def to(self, device: torch.device | str) -> Self:
         """The same set with both tensors on a device."""
         images, labels = self.images.to(device), self.labels.to(device)
         return dataclasses.replace(self, images=images, labels=labels)
@@ -105,8 +178,6 @@ def two_classes(images: LabelledImages, negative: str, positive: str) -> Labelle
 
     Raises:
         ValueError: if there is no class of that name, or both are the same.
-
-    Source: the book's own convention.
     """
     for name in (negative, positive):
         if name not in images.classes:
@@ -135,56 +206,6 @@ def check_split(split: str, allowed: tuple[str, ...] = ("train", "test")) -> Non
 
     Raises:
         ValueError: if the name is not one of those allowed.
-
-    Source: the book's own convention.
     """
     if split not in allowed:
         raise ValueError(f"split must be one of {', '.join(allowed)}, not {split!r}")
-
-
-def image_set(
-    name: str, split: str, root: str | Path | None = None, published: bool = True
-) -> LabelledImages:
-    """The images that a page or a recipe asks for: embedded by default, or full.
-
-    The full set is read where a ``root`` is given or the environment variable
-    ``MFDNN_DATA`` is ``full`` or a folder. Otherwise ``"mnist"`` gives the
-    embedded `digits` of 28x28 pixels and ``"cifar10"`` the embedded
-    `photo_crops`; both have ten classes and the shapes of the full sets, and
-    the ``name`` of what is returned says which one it is.
-
-    Args:
-        name: ``"mnist"``, ``"cifar10"``, or, only as full sets,
-            ``"fashion_mnist"`` and ``"kmnist"``.
-        split: ``"train"`` or ``"test"``.
-        root: folder of the full sets; None for the one that MFDNN_DATA names.
-        published: False admits files of a full set that are not the published
-            ones.
-
-    Returns:
-        the images and their labels.
-
-    Raises:
-        ValueError: if there is no set of that name, or no such split.
-        DataError: if the set is not there, or damaged.
-
-    Source: the book's own convention.
-    """
-    from mfdnn.data import embedded, full
-
-    loaders = full.LOADERS
-    if name not in loaders:
-        raise ValueError(f"no set {name!r}; there are {', '.join(loaders)}")
-    wanted = os.environ.get("MFDNN_DATA", "")
-    if root is not None or wanted not in ("", "embedded"):
-        return loaders[name](split, root, published)
-    stand_ins: dict[str, Callable[[str], LabelledImages]] = {
-        "mnist": embedded.digits,
-        "cifar10": embedded.photo_crops,
-    }
-    if name not in stand_ins:
-        raise DataError(
-            f"{name} has no embedded stand-in: set MFDNN_DATA=full to download it, "
-            "or MFDNN_DATA to the folder that holds it."
-        )
-    return stand_ins[name](split)

@@ -1,11 +1,9 @@
-"""The book's figure style, and drawings that more than one page needs."""
+"""Level lines, paths, learning curves and counts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import torch
-from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.contour import QuadContourSet
@@ -13,50 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from mfdnn.plot_slider import slider as slider
-
-#: Colours that differ for colour-blind readers as well (Okabe and Ito, 2008).
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#B8860B", "#56B4E9", "#444444")
-
-STYLE: dict[Any, Any] = {
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.prop_cycle": cycler(color=COLORS),
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": 12,
-    "figure.constrained_layout.use": True,
-    "figure.dpi": 160,
-    "figure.figsize": (6.4, 3.8),
-    "font.size": 11.5,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    "lines.linewidth": 2,
-}
-
-
-def use_style() -> None:
-    """Select the book's figure style for the rest of the session.
-
-    Figures are 6.4 by 3.8 inches unless the page says otherwise, on white: the
-    site inverts them in dark mode. In a notebook the stored picture has exactly
-    the figure's size. Source: the book's own convention.
-    """
-    mpl.rcParams.update(STYLE)
-    if "matplotlib_inline" in mpl.get_backend():
-        from matplotlib_inline.backend_inline import set_matplotlib_formats
-
-        set_matplotlib_formats("png", bbox_inches=None)  # type: ignore[no-untyped-call]
-
-
-def whole_pixels(inches: float) -> float:
-    """The length nearest to ``inches`` that is a whole number of a figure's pixels.
-
-    Sizes that are computed from fractions would otherwise differ by a pixel between
-    machines. Source: the book's own convention.
-    """
-    dots: int = STYLE["figure.dpi"]
-    return round(dots * inches) / dots
+from mfdnn.plot.style import COLORS
 
 
 def contours(
@@ -105,8 +60,6 @@ def path(ax: Axes, iterates: Tensor, color: str = COLORS[0], **style: object) ->
 
     Raises:
         ValueError: if the iterates are not points of the plane.
-
-    Source: the book's own convention.
     """
     if iterates.ndim != 2 or iterates.shape[1] != 2:
         raise ValueError(f"iterates have shape {tuple(iterates.shape)}, not (K + 1, 2)")
@@ -134,8 +87,6 @@ def learning_curves(ax: Axes, curves: Mapping[str, Tensor], ylabel: str) -> Axes
 
     Raises:
         ValueError: if there is no curve, or one has another shape or no epoch.
-
-    Source: the book's own convention.
     """
     if not curves:
         raise ValueError("no curve to draw")
@@ -206,8 +157,6 @@ def confusion_matrix(ax: Axes, counts: Tensor, classes: Sequence[str]) -> Axes:
 
     Raises:
         ValueError: if the counts are not a square matrix with a name a row.
-
-    Source: standard.
     """
     C = len(classes)
     if counts.shape != (C, C):

@@ -9,15 +9,20 @@ root mean square of their pixel differences, on a scale from 0 to 1, is at most
 0.01 over the picture and, leaving out edges that moved by a pixel, 0.05 over any
 8 by 8 pixels; a cell's ``rms`` replaces both limits by one over the picture. The
 frames of a slider are compared one by one. Everything else is compared by nbval itself.
+
+With ``--twice`` each page has one more test: each cell was run again in a copy of
+the kernel, where that can matter, and the path without the optional sections
+(tools/twice.py). The page itself is executed once.
 """
 
 import base64
 import importlib.metadata
 import io
 import math
-import os
 import re
-import resource
+import sys
+from ast import literal_eval
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +30,12 @@ from nbval.plugin import IPyNbCell, IPyNbFile
 from PIL import Image
 from scipy.ndimage import maximum_filter, minimum_filter
 from xdist.scheduler import LoadFileScheduling
+
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
+sys.path.insert(0, str(TOOLS))
+
+import kernel  # noqa: E402
+import reading  # noqa: E402
 
 RTOL, ATOL, RMS = 1e-4, 1e-6, 0.01
 BLOCK, LOCAL = 8, 0.05  # pixels, and the limit on what differs in a block
@@ -151,7 +162,7 @@ def take_figures(outputs):
         if "image/png" in data:
             found.append(("the figure", data["image/png"]))
         if 'class="mfdnn-slider"' in data.get("text/html", ""):
-            from mfdnn.plot_slider import frames, without_frames
+            from mfdnn.plot.sliders import frames, without_frames
 
             html = data["text/html"]
             data["text/html"] = without_frames(html)
@@ -164,10 +175,81 @@ def take_figures(outputs):
 IPyNbCell.compare_outputs = compare_outputs
 
 
+# Twice
+
+
+def pytest_addoption(parser):
+    """Add the option to pytest's."""
+    parser.addoption("--twice", action="store_true", help="run each cell again")
+
+
+def ask(running, code, expression="None"):
+    """Run code in a kernel, unseen; the value of an expression there."""
+    asked = {"value": expression}
+    sent = running.kc.execute(code, silent=True, user_expressions=asked)
+    while True:
+        message = running.get_message("shell", timeout=600)
+        if message["parent_header"].get("msg_id") == sent:
+            break
+    answer = message["content"]
+    value = answer.get("user_expressions", {}).get("value", answer)
+    if value.get("status") != "ok":
+        raise RuntimeError(f"{value.get('ename')}: {value.get('evalue')}")
+    return literal_eval(value["data"]["text/plain"])
+
+
+class Twice(pytest.Item):
+    """Every cell of a page run again; the path without the optional sections."""
+
+    def runtest(self):
+        """Ask the kernel what its copies found."""
+        found, self.parent.seconds_twice = ask(
+            self.parent.kernel, "", "__import__('twice').report()"
+        )
+        if found:
+            raise AssertionError("\n".join(found))
+
+    def repr_failure(self, excinfo):
+        """Tell what was found, and no more."""
+        return str(excinfo.value)
+
+    def reportinfo(self):
+        """Where it is."""
+        return self.path, 0, f"{self.nodeid}"
+
+
+nbval_collect = IPyNbFile.collect
+
+
+def collect(page):
+    """The cells of a page; then, if that is asked for, all of them again."""
+    yield from nbval_collect(page)
+    if page.config.getoption("--twice"):
+        yield Twice.from_parent(page, name="twice")
+
+
+IPyNbFile.collect = collect
+nbval_setup = IPyNbFile.setup
+
+
+def setup(page):
+    """Start the page's kernel, and let it be followed."""
+    nbval_setup(page)
+    page.seconds_twice = 0.0
+    if page.config.getoption("--twice"):
+        cells = list(enumerate(c.source for c in reading.code_cells(page.nb)))
+        flags = reading.optional_cells(page.nb)
+        optional = [number for number, flag in enumerate(flags) if flag]
+        find = f"__import__('sys').path.append({str(TOOLS)!r})"
+        ask(page.kernel, f"{find}; __import__('twice').follow({cells}, {optional})")
+
+
+IPyNbFile.setup = setup
+
+
 def usage():
     """CPU seconds of all kernels that have ended, and GiB of the largest one."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20
+    return kernel.used_by_children()
 
 
 PAGES = {}  # name of a page: CPU seconds
@@ -180,7 +262,7 @@ def teardown(page):
     before, _ = usage()
     nbval_teardown(page)
     after, PEAK[0] = usage()
-    PAGES[page.nodeid] = after - before
+    PAGES[page.nodeid] = after - before - page.seconds_twice
 
 
 IPyNbFile.teardown = teardown
@@ -188,8 +270,7 @@ IPyNbFile.teardown = teardown
 
 def pytest_configure(config):
     """Run kernels on one thread, as `make update` does."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = "1"
+    kernel.prepare_environment()
 
 
 class ByFile(LoadFileScheduling):

@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 from docutils import nodes
 from docutils.statemachine import StringList
+from mfdnn import records
 from sphinx.util.docutils import SphinxDirective
 
 CHAPTERS = {
@@ -302,28 +303,17 @@ class Records(MarkdownTable):
     """The full-scale runs, from the repository's folder of records."""
 
     def lines(self):
-        """A definition list, one entry a record."""
+        """A definition list, one entry a run, with its picture if it has one."""
         out = []
         folder = Path(self.env.srcdir).parent / "records"
-        for path in sorted(folder.glob("*.json")):
+        for path in folder.glob("*"):
             self.env.note_dependency(str(path))
-            r = json.loads(path.read_text(encoding="utf-8"))
-            setting, data, time = r["configuration"], r["data"], round(r["wall_time_s"])
-            out += [
-                f"`{r['recipe']}`",
-                f": {r['about']} {setting['parameters']:,} parameters. "
-                f"**{100 * r['final']['test_accuracy']:.2f} %** of the "
-                f"{data['test']['images']:,} images of {data['test']['name']} are "
-                f"right after {len(r['curves']['loss'])} epochs on the "
-                f"{data['train']['images']:,} images of {data['train']['name']} "
-                f"(batches of {setting['batch_size']}, learning rate {setting['lr']}, "
-                f"momentum {setting['momentum']}, {setting['precision']}, seed "
-                f"{r['seed']}). {time // 60} min {time % 60} s, "
-                f"{r['images_per_s']:,.0f} images a second, on {r['device']['name']}, "
-                f"{setting['processes']} process of {setting['threads']} thread, "
-                f"torch {r['versions']['torch']}.",
-                "",
-            ]
+        for record in records.runs(where=folder):
+            name = f"{record.recipe}{record.variant}"
+            out += [f"`{name}`", f": {record.about} {records.sentence(record)}", ""]
+            if (folder / f"{name}.png").exists():
+                picture = f"![Made by {name} after training.](../../records/{name}.png)"
+                out += [f"  {picture}", ""]
         return out or ["There are no records yet."]
 
 

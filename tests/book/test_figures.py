@@ -8,7 +8,8 @@ import types
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from mfdnn import plot, plot_slider
+from mfdnn import plot
+from mfdnn.plot.sliders import Slider
 from PIL import Image
 
 from tests import nbval_numeric
@@ -103,7 +104,7 @@ def slider(*sizes, label="size"):
         ax.set(xlim=(0, 1), ylim=(0, 1))
 
     texts = map(str, range(len(sizes))).__next__
-    made = plot_slider.Slider(draw_dot, sizes, label, text=lambda _: texts())
+    made = Slider(draw_dot, sizes, label, text=lambda _: texts())
     data = {**made._repr_mimebundle_(), "text/plain": repr(made)}
     return [{"output_type": "display_data", "data": data, "metadata": {}}]
 

@@ -9,7 +9,7 @@ import pytest
 from docutils import nodes
 from docutils.utils import new_document
 from mfdnn import plot
-from mfdnn.plot_slider import Slider, frames
+from mfdnn.plot.sliders import Slider, frames
 
 from tests.book import checks
 from tests.site.conftest import CHROMIUM, SITE

@@ -37,7 +37,7 @@ from passed import Passed
 
 PYTHON = sys.executable
 # What executes and compares a page, as files; what they import counts too.
-PAGE_TOOLS = ("tests/nbval_numeric.py", "tools/pages.py", "tools/replay.py")
+PAGE_TOOLS = ("tests/nbval_numeric.py", "tools/pages.py", "tools/twice.py")
 # Tests that make small books of their own: they depend on modules, not on pages.
 OWN_BOOK = {
     "test_changed.py",
@@ -46,7 +46,6 @@ OWN_BOOK = {
     "test_figures.py",
     "test_pages_tool.py",
     "test_replay.py",
-    "test_twice.py",
 }
 PAGE_HEAD = re.compile(r"\A---\n(?:(?!---\n).*\n)*?jupytext:")
 
@@ -130,32 +129,24 @@ def due(passed, root=ROOT):
     return [unit for unit in units(root) if unit.key not in passed]
 
 
-def commands(unit, root=ROOT):
-    """The commands of a unit that is run by itself."""
+def command(unit, root=ROOT):
+    """The command of a unit that is run by itself."""
     kind, _, what = unit.name.partition(" ")
     if kind == "page":
-        return [
-            check_page.outputs(what),
-            [PYTHON, "tools/replay.py", what, "--mode", "twice"],
-        ]
+        return check_page.outputs(what)
     if kind == "sources":
         files = sorted((root / "tests/book").glob("test_*.py"))
         tests = [str(f.relative_to(root)) for f in files if f.name not in OWN_BOOK]
-        return [[*PYTEST, "--color=no", "--tb=short", *tests]]
+        return [*PYTEST, "--color=no", "--tb=short", *tests]
     if kind == "build":
-        return [[PYTHON, "tools/build.py", "--check"]]
-    return [STEPS[kind]]
+        return [PYTHON, "tools/build.py", "--check"]
+    return STEPS[kind]
 
 
 def run_alone(unit):
-    """Run a unit's commands; the names of what passed."""
-    results = []
-    for command in commands(unit):
-        name = unit.name
-        if len(commands(unit)) > 1:
-            name += ", twice" if "--mode" in command else ", outputs"
-        results.append(check_page.step(name, *command))
-    return {unit.name} if all(r.passes for r in results) else set()
+    """Run a unit's command; its name if it passed."""
+    result = check_page.step(unit.name, *command(unit))
+    return {unit.name} if result.passes else set()
 
 
 def run_tests(chosen):
@@ -169,11 +160,9 @@ def run_tests(chosen):
         files[f"{folders[kind]}/{name}"] = unit.name
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
-        command = [*PYTEST, "-n", WORKERS, "--dist", "loadfile", "--color=no"]
-        command += ["--tb=short", f"--junitxml={report}", *files]
-        # Pages are executed by units of their own.
-        command += ["--deselect", "tests/book/test_replay.py::test_page"]
-        result = check_page.step(f"{len(files)} files of unit tests", *command)
+        arguments = [*PYTEST, "-n", WORKERS, "--dist", "loadfile", "--color=no"]
+        arguments += ["--tb=short", f"--junitxml={report}", *files]
+        result = check_page.step(f"{len(files)} files of unit tests", *arguments)
         if result.passes:
             return set(files.values())
         failed = failures(report)

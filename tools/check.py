@@ -2,9 +2,9 @@
 
 1. ruff and mypy over the package and the tools
 2. one pytest run, in parallel over the cores: the package's unit tests; the
-   tests over the pages' sources; every page with each cell twice, and without
-   its optional sections; nbval, which re-executes every page and compares every
-   output
+   tests over the pages' sources; nbval, which re-executes every page and compares
+   every output; and, in copies of the same kernels, each cell run again where that
+   can matter, and the path without the optional sections (twice.py)
 3. the HTML build, in which a warning is an error
 4. the tests over the built site, in a real browser
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 WORKERS = str(os.cpu_count() or 1)
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-NBVAL = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout", "120"]
+NBVAL = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout", "240"]
 PAGES = ["-n", WORKERS, "--dist", "loadfile", *NBVAL]  # re-executed in parallel
 STEPS = {
     "lint": [sys.executable, "-m", "ruff", "check", "--no-cache", "."],
@@ -26,6 +26,7 @@ STEPS = {
     "package, sources, pages": [
         *PYTEST,
         *PAGES,
+        "--twice",
         *("book", "tests/package", "tests/book"),
     ],
     "build": [sys.executable, "tools/build.py"],

@@ -4,13 +4,13 @@
    stored outputs stay and are compared; if not, it is executed and the new outputs
    are stored, for you to read.
 2. outputs: the page is executed, and each output compared (nbval), within the
-   limits on time and memory
-3. twice: each cell twice in a row, and the path without the optional sections
-4. sources: what tests/book/checks.py says about this page
-5. build: this page as HTML; a warning is an error. The first check of a clone
+   limits on time and memory; in copies of the kernel each cell is run again where
+   that can matter, and the path without the optional sections (twice.py)
+3. sources: what tests/book/checks.py says about this page
+4. build: this page as HTML; a warning is an error. The first check of a clone
    reads the whole book (a minute), a later one what has changed.
 
-Two of them run at the same time. Says what fails and ends with 1, or with 0.
+Two run at the same time. Says what fails and ends with 1, or with 0.
 """
 
 import os
@@ -78,8 +78,8 @@ def only_failures(text):
 
 
 def outputs(name):
-    """The command that executes a page and compares its outputs."""
-    return [*PYTEST, *NBVAL, "--tb=short", "--color=no", f"{name}.ipynb"]
+    """The command that executes a page, compares its outputs and runs cells again."""
+    return [*PYTEST, *NBVAL, "--twice", "--tb=short", "--color=no", f"{name}.ipynb"]
 
 
 def sync(name):
@@ -101,24 +101,24 @@ def sync(name):
 def check(name):
     """All steps for a page; whether all pass."""
     same = sync(name)
-    execute = ("outputs", *outputs(name))
-    if not same:
-        store = "outputs: executed and stored"
-        execute = (store, PYTHON, "tools/pages.py", "run", name)
-    twice = ("twice", PYTHON, "tools/replay.py", name, "--mode", "twice")
-    sources = ("sources", PYTHON, "tests/book/checks.py", name)
-    build = ("build", PYTHON, "tools/build.py", "--check", name)
     print(
         f"{name}: its code is as it was executed; the stored outputs are compared"
         if same
         else f"{name}: its code has changed; the new outputs are stored"
     )
+    sources = ("sources", PYTHON, "tests/book/checks.py", name)
+    build = ("build", PYTHON, "tools/build.py", "--check", name)
     with ThreadPoolExecutor(2) as pool:
-        first = [pool.submit(step, *execute), pool.submit(step, *twice)]
-        if not same:  # the other steps look at the stored notebook
-            first[0].result()
-        left = [pool.submit(step, *build), pool.submit(step, *sources)]
-        results = [future.result() for future in [*first, *left]]
+        if same:
+            futures = [pool.submit(step, "outputs", *outputs(name))]
+        else:
+            store = "outputs: executed and stored"
+            executed = pool.submit(step, store, PYTHON, "tools/pages.py", "run", name)
+            again = (PYTHON, "tools/replay.py", name, "--mode", "twice")
+            futures = [executed, pool.submit(step, "cells again", *again)]
+            executed.result()  # the other steps look at the stored notebook
+        futures += [pool.submit(step, *build), pool.submit(step, *sources)]
+        results = [future.result() for future in futures]
     return all(result.passes for result in results)
 
 

@@ -42,6 +42,7 @@ class Names:
     sets: set = field(default_factory=set)
     changes: set = field(default_factory=set)  # x of x[i] = ..., x.append(...)
     defines: set = field(default_factory=set)  # functions, classes, modules
+    inner: set = field(default_factory=set)  # names that its functions read
 
 
 def locals_of(function):
@@ -189,8 +190,11 @@ def names_of(source):
             for child in getattr(node, block):
                 walk([child])
 
-    walk(ast.parse(python).body)
+    tree = ast.parse(python)
+    walk(tree.body)
     result.reads |= later - result.sets
+    lambdas = [n for n in ast.walk(tree) if isinstance(n, ast.Lambda)]
+    result.inner = later.union(*map(free_names, lambdas))
     return result
 
 

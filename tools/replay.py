@@ -4,8 +4,8 @@ usage: replay.py PAGE [PAGE ...] [--mode once|twice|path] [--shift S] [--cells 5
 
 once    every cell, in order
 path    every cell outside the optional sections
-twice   every cell twice in a row, as readers of a notebook do; an optional section
-        in a copy of the process, so that what follows does without it
+twice   every cell, as readers of a notebook do: twice in a row, and those of the path
+        without the optional sections; in copies, where it can matter (twice.py)
 --shift S adds S to every seed of every random generator
 --cells   only these cells and the earlier ones whose names they need
 
@@ -18,17 +18,15 @@ the libraries; each page runs in a process forked from it, on one thread.
 import argparse
 import builtins
 import contextlib
-import itertools
 import multiprocessing
 import os
-import pickle
 import resource
 import sys
 import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import nbformat
 import pages
 import reading
+import twice
 from shifted import shift_generators
 
 Cell = tuple[int, Any]  # the number of a code cell, and the cell
@@ -93,6 +92,7 @@ class Outcome:
     cells: int = 0  # cells that were executed, each repetition counted
     seconds: float = 0.0  # CPU time
     failures: list[Failure] = field(default_factory=list)
+    again: int = 0  # cells that were run once more, in copies
     printed: str = ""
     warnings: str = ""  # what was written to stderr
 
@@ -143,53 +143,6 @@ class Session:
         self.close()
         error = result.error_before_exec or result.error_in_exec
         return error and describe(error, cell, number)
-
-    def run_all(self, cells: Sequence[Cell], times: int = 1) -> list[Failure]:
-        """Execute each code cell some times in a row; what they raised."""
-        failures = []
-        for number, cell in cells:
-            for time in range(times):
-                failure = self.run(cell, number)
-                if failure:
-                    again = "when run again: " if time else ""
-                    failures.append(replace(failure, error=again + failure.error))
-                    break
-        return failures
-
-    def run_aside(
-        self, cells: Sequence[Cell], passed: Sequence[Cell], times: int
-    ) -> list[Failure]:
-        """Execute cells in a copy of this process, which stays as it is.
-
-        Where they read a name that is not there, those ``passed`` run before.
-        """
-        flush()
-        reader, writer = os.pipe()
-        process = os.fork()
-        if process == 0:
-            with os.fdopen(writer, "wb") as pipe:
-                first = self.run_all(passed) if self.lacks(cells) else []
-                pickle.dump([*first, *self.run_all(cells, times)], pipe)
-            flush()
-            os._exit(0)
-        os.close(writer)
-        with os.fdopen(reader, "rb") as pipe:
-            answer = pipe.read()
-        os.waitpid(process, 0)
-        if not answer:
-            raise ReplayError(f"cells {cells[0][0]} to {cells[-1][0]} end the process.")
-        failures: list[Failure] = pickle.loads(answer)
-        return failures
-
-    def lacks(self, cells: Sequence[Cell]) -> bool:
-        """Whether cells read a name that neither is there nor is set by them."""
-        known = {*self.shell.user_ns, *dir(builtins)}
-        for _, cell in cells:
-            names = reading.names_of(reading.source_of(cell))
-            if names.reads - known:
-                return True
-            known |= names.sets
-        return False
 
 
 def flush() -> None:
@@ -256,20 +209,40 @@ def play(path: Path, root: Path, mode: str, shift: int, only: Sequence[int]) -> 
     if shift:
         shift_generators(shift)
     session = Session(path.parent)
-    times = 2 if mode == "twice" else 1
-    passed: list[Cell] = []  # optional cells that the process went without
     chosen = chosen_cells(notebook, only)
-    for aside, group in itertools.groupby(chosen, lambda cell: optional[cell[0]]):
-        cells = list(group)
-        if aside and mode == "path":
-            continue
-        if aside and mode == "twice":
-            outcome.failures += session.run_aside(cells, passed, times)
-            passed += cells
-        else:
-            outcome.failures += session.run_all(cells, times)
-        outcome.cells += times * len(cells)
+    aside = {number for number, _ in chosen if optional[number]}
+    if mode == "path":
+        chosen = [cell for cell in chosen if cell[0] not in aside]
+    follower = mode == "twice" and twice.Twice(
+        session.shell.user_ns,
+        [(number, reading.source_of(cell)) for number, cell in chosen],
+        aside,
+        session.shell,
+    )
+    for number, cell in chosen:
+        if follower:
+            follower.before(number)
+        failure = session.run(cell, number)
+        if failure:
+            outcome.failures.append(failure)
+        if follower:
+            follower.after(number, not failure)
+    outcome.cells = len(chosen)
+    if follower:
+        cells = dict(chosen)
+        for wrong in follower.finish():
+            outcome.failures.append(in_a_copy(wrong, cells[wrong.cell]))
+        outcome.again = follower.runs
+        if follower.warnings:
+            sys.stderr.write("".join(follower.warnings))
     return outcome
+
+
+def in_a_copy(wrong: Any, cell: Any) -> Failure:
+    """The failure of a cell that raised when it was run again, or on the path."""
+    what = f"{wrong.kind}: {wrong.text}" if wrong.text else wrong.kind
+    how = "when run again: " if wrong.again else "without the optional sections: "
+    return Failure(wrong.cell, code_lines(cell), wrong.line, how + what, wrong.kind)
 
 
 def end_with_parent() -> None:
@@ -390,7 +363,7 @@ def main() -> None:
         result = "fails" if bad else "passes"
         print(
             f"{name}: {args.mode} {result}; {outcome.cells} cells run, "
-            f"{outcome.seconds:.1f} s CPU",
+            f"{outcome.again} of them again, {outcome.seconds:.1f} s CPU",
             flush=True,
         )
         if outcome.error:

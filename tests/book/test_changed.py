@@ -219,7 +219,7 @@ def test_only_what_passes_counts(monkeypatch):
     unit = changed.Unit("lint", "key")
     for code, good in ((0, {"lint"}), (1, set())):
         command = [changed.PYTHON, "-c", f"raise SystemExit({code})"]
-        monkeypatch.setattr(changed, "commands", lambda _, c=command: [c])
+        monkeypatch.setattr(changed, "command", lambda _, c=command: c)
         assert changed.run_alone(unit) == good
 
 

@@ -289,6 +289,8 @@ DAMAGE = {
     "missing-output": ("drop", False),
     "missing-figure": ("drop-figure", False),
     "other-figure": ("figure", False),
+    "cell-that-cannot-run-twice": ("overwrite", False),
+    "cell-that-shortens-a-list": ("pop", False),
 }
 
 
@@ -301,6 +303,11 @@ def damage(nb, how):
         printed["outputs"][0]["text"] = text.replace(*how)
     elif how == "raise":
         printed["source"] += "\nraise ValueError"
+    elif how == "overwrite":
+        code(nb, 6)["source"] += "\ndouble = None"
+    elif how == "pop":
+        printed["source"] += "\nleft = [1]"
+        code(nb, 3)["source"] += "\nlast = left.pop()"
     elif how == "drop":
         printed["outputs"] = []
     elif how == "drop-figure":
@@ -319,7 +326,7 @@ def verdicts(good, tmp_path_factory):
         damage(nb, how)
         (folder / f"{name}.ipynb").write_text(json.dumps(nb))
     command = [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env"]
-    command += ["-p", "tests.nbval_numeric", "-p", "no:cacheprovider"]
+    command += ["--twice", "-p", "tests.nbval_numeric", "-p", "no:cacheprovider"]
     command += [f"--junitxml={folder}/result.xml", str(folder)]
     subprocess.run(command, cwd=checks.ROOT, capture_output=True, text=True)
     failed = {name: False for name in DAMAGE}

@@ -1,8 +1,11 @@
-"""Readers run a cell again, and skip optional sections: both leave a page whole.
+"""The tools that execute pages otherwise: cells again, the path alone, other seeds.
 
-Each page is executed with every cell twice in a row; its optional sections in a
-copy of the process, so that the path is executed without them. Then the tools
-themselves: small pages on which they must complain.
+Readers run a cell again, and skip optional sections: both must leave a page whole.
+nbval sees to that while it executes the pages (``--twice``), and so does
+``replay.py``; both call tools/twice.py, which does not execute a page twice but
+runs a cell again where its second run can differ. Here are small pages on which it
+must complain: each kind of fault that the book once had, found by what the cells
+change and not because they are short (``ONLY_DOUBTFUL``).
 """
 
 import os
@@ -14,18 +17,6 @@ import replay
 import seeds
 
 from tests.book import checks
-
-PAGES = [
-    str(path.relative_to(checks.ROOT).with_suffix(""))
-    for path in checks.page_tool.find_pages(checks.ROOT)
-]
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_page(name):
-    outcome = replay.run(replay.find(name), "twice")
-    assert outcome.error is None
-    assert outcome.warnings == ""
 
 
 @pytest.fixture
@@ -53,7 +44,7 @@ def run(path, mode, good, shift=0):
 
 
 def test_good_page_passes_in_all_modes(good):
-    cells = {"once": 7, "path": 5, "twice": 14}
+    cells = {"once": 7, "path": 5, "twice": 7}
     for mode, count in cells.items():
         outcome = run(good / "book/page.md", mode, good)
         assert (outcome.error, outcome.warnings) == (None, "")
@@ -114,18 +105,117 @@ def test_path_whose_variable_an_optional_cell_changes(page, good):
 def test_optional_sections_are_run_as_well(page, good):
     side = ["##A (optional)", "y = x", "##Path", "x = 5", "##B (optional)"]
     assert run(page("x = 1", *side, "assert y"), "twice", good).error is None
-    outcome = run(page("x = 1", *side, "assert y == x == 5"), "twice", good)
-    assert outcome.error is None  # A runs again before B, which reads its y
     outcome = run(page("x = 1", *side, "assert x == 1"), "twice", good)
     assert outcome.failures[0].cell == 4
+
+
+ONLY_DOUBTFUL = "import twice\ntwice.MOMENT = -1"  # as if every cell took long
+STEP = """\
+import torch
+def steps(w):
+    optimizer = torch.optim.SGD([w], 0.5)
+    w.grad = w.detach().clone()
+    optimizer.step()"""
+W = "w = torch.ones(1, requires_grad=True)"
+TRAINED = "steps(w)\nassert w.item() == 0.5"
+DRAWN = "x = torch.rand(1, generator=g)"
+FIRST = "import torch\ntorch.manual_seed(0)\nfirst = torch.rand(1)"
+SAME = "g = torch.Generator().manual_seed(0)"
+GLOBAL = "torch.manual_seed(0)"
+LOG = "log = []\ndef f():\n    log.append(1)\n    return len(log)"
+COUNTER = """\
+def counter():
+    n = 0
+    def count():
+        nonlocal n
+        n += 1
+        return n
+    return count"""
+FAULTS = {  # cells; the number of the cell that must fail
+    "overwrites what it reads": (["x = 3", "x = x - 1\nassert x == 2"], 3),
+    "overwrites, seen later": (["x = 3", "x = x - 1", "assert x == 2"], 4),
+    "pops": (["x = [3]", "x.pop()"], 3),
+    "pops, seen later": (["x = [3, 2]", "x.pop()", "y = 0", "assert x == [3]"], 5),
+    "appends": (["x = []", "x.append(1)", "assert len(x) == 1"], 4),
+    "trains on": ([STEP, W, TRAINED], 4),
+    "trains on, seen later": ([STEP, W, "steps(w)", "assert w.item() == 0.5"], 5),
+    "draws on": ([FIRST, SAME, f"{DRAWN}\nassert x == first"], 4),
+    "draws on, globally": ([FIRST, GLOBAL, "assert torch.rand(1) == first"], 4),
+    "through a function": ([LOG, "assert f() == 1"], 3),
+    "through a lambda": (
+        ["x = []\nf = lambda: x.append(1)", "f()\nassert len(x) < 2"], 3
+    ),
+    "through a method": (
+        ["x = []\nclass A:\n    def f(self):\n        x.append(1)\na = A()",
+         "a.f()", "assert len(x) < 2"], 4
+    ),
+    "through a closure": ([COUNTER, "count = counter()", "assert count() == 1"], 4),
+    "a stream": (["s = (k for k in (1, 2))", "assert next(s) == 1"], 3),
+    "a stream, seen later": (
+        ["s = (k for k in (1, 2, 3, 4))", "next(s)", "y = 0", "assert next(s) == 2"], 5
+    ),
+    "an attribute": (
+        ["class A:\n    n = 0\na = A()", "a.n += 1\nassert a.n == 1"], 3
+    ),
+    "of a class": (
+        ["class A:\n    n = 0", "A.n += 1\nassert A.n == 1"], 3
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_is_found_by_what_cells_change(page, good, fault):
+    cells, number = FAULTS[fault]
+    path = page(ONLY_DOUBTFUL, *cells)
+    assert run(path, "once", good).error is None
+    outcome = run(path, "twice", good)
+    found = [(f.cell, f.error.partition(":")[0]) for f in outcome.failures]
+    assert found[:1] == [(number, "when run again")]
+
+
+REPEATS = {
+    "sorts": ["x = [3, 1]", "y = sorted(x)\nassert y == [1, 3]"],
+    "trains what it makes": [STEP, f"{W}\n{TRAINED}"],
+    "seeds what it draws from": [
+        FIRST,
+        "torch.manual_seed(0)\nassert torch.rand(1) > 0",
+    ],
+    "its own generator": [
+        "import torch",
+        f"g = torch.Generator().manual_seed(0)\n{DRAWN}",
+    ],
+    "sets a name again": ["x = 1", "x = 2", "x = 3\nassert x == 3"],
+    "draws a figure": [
+        "import matplotlib.pyplot as plt",
+        "plt.plot([1, 2])\nplt.show()",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", REPEATS)
+def test_cell_that_repeats_itself_is_not_run_again(page, good, name):
+    outcome = run(page(ONLY_DOUBTFUL, *REPEATS[name]), "twice", good)
+    assert (outcome.error, outcome.again) == (None, 1)  # the one before MOMENT is set
+
+
+def test_short_cell_is_run_again_in_any_case(page, good):
+    hidden = "import os\nassert os.environ.setdefault('SEEN', str(os.getpid())) == "
+    path = page("x = 1", hidden + "str(os.getpid())")
+    assert run(path, "once", good).error is None
+    [failure] = run(path, "twice", good).failures
+    assert failure.cell == 2
 
 
 def test_page_that_ends_its_process(page, good):
     ends = "import os\nos._exit(3)"
     with pytest.raises(replay.ReplayError, match="ended with code 3"):
         run(page(ends), "once", good)
-    with pytest.raises(replay.ReplayError, match="cells 1 to 1 end the process"):
-        run(page("##A (optional)", ends), "twice", good)
+    [failure] = run(
+        page("x = 0", f"x += 1\nif x > 1:\n    {ends.replace(chr(10), '; ')}"),
+        "twice",
+        good,
+    ).failures
+    assert failure.error == "when run again: Ended: ends the process"
 
 
 @pytest.mark.parametrize("tool", ["replay", "seeds"])

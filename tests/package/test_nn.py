@@ -166,6 +166,30 @@ def test_alexnet_is_the_layer_table_written_out():
         torch.testing.assert_close(model(x), y @ w[16].T + w[17])
 
 
+def test_alexnet_drops_half_before_both_hidden_linear_layers():
+    """In training a unit is zero with probability 1/2, else doubled."""
+    torch.manual_seed(0)
+    model = AlexNetCIFAR10()
+    given = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.register_forward_hook(
+                lambda _, x, y, name=name: given.update({name: (x[0], y)})
+            )
+    with torch.no_grad():
+        model(torch.rand(2, 3, 32, 32))
+    assert [x.flatten(1).shape[1] for x, _ in given.values()] == [9216, 4096]
+    for x, y in given.values():
+        alive = x != 0
+        kept = y[alive] != 0
+        assert abs(kept.double().mean() - 0.5) < 4 * 0.5 / len(kept) ** 0.5
+        torch.testing.assert_close(y[alive][kept], 2 * x[alive][kept])
+    model.eval()
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(model(x), model(x))
+
+
 def test_lenet_for_colour_images():
     model = LeNet(channels=3)
     assert sizes(model) == [456, 2_416, 48_120, 10_164, 850]

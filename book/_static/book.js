@@ -1,13 +1,16 @@
 // A formula within a line that is wider than the column gets its own scroll bar.
+// All are measured before one is changed: the page is laid out once, not once each.
 function fitFormulas() {
+  const found = [];
   for (const formula of document.querySelectorAll(".bd-article span.math")) {
     const block = formula.closest("p, li, dd, td, figcaption");
     const inner = formula.querySelector("mjx-container");
     if (block && inner) {
       const wide = inner.getBoundingClientRect().width > block.clientWidth;
-      formula.classList.toggle("wide-formula", wide);
+      found.push([formula, wide]);
     }
   }
+  for (const [formula, wide] of found) formula.classList.toggle("wide-formula", wide);
 }
 
 window.addEventListener("load", async () => {

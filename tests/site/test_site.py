@@ -3,16 +3,18 @@
 Needs the book (make book) and Chromium; skipped, with the reason, without them.
 """
 
+import functools
 import json
 import re
 import statistics
+from collections import Counter
 from urllib.parse import unquote
 
 import pytest
 import yaml
 
 from tests.book import checks
-from tests.site.conftest import CHROMIUM, SITE
+from tests.site.conftest import SITE, in_browser
 
 MAX_CODE_SHARE = 0.35  # of the height of a page, as it opens
 PAGES = [name for name, _ in checks.load(checks.ROOT)]
@@ -36,25 +38,37 @@ pytestmark = [
     pytest.mark.site,
     pytest.mark.skipif(not (SITE / "index.html").exists(), reason="no built book"),
 ]
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 
+@functools.cache
 def html(name):
     return (SITE / f"{name}.html").read_text(encoding="utf-8")
 
 
+@functools.cache
+def topics():
+    """The lecture's topics, and where the book treats them."""
+    file = checks.ROOT / "book/lecture-map.yml"
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
+
+
 LUMINANCE = """selector => {
-  const colour = (e, what) => getComputedStyle(e)[what].match(/[\\d.]+/g).map(Number)
+  const kept = f => {  // computed once for each argument
+    const known = new Map()
+    return x => known.has(x) ? known.get(x) : known.set(x, f(x)).get(x)
+  }
+  const numbers = kept(text => text.match(/[\\d.]+/g).map(Number))
+  const colour = (e, what) => numbers(getComputedStyle(e)[what])
   const light = c => [0.2126, 0.7152, 0.0722].map((w, i) => {
     const v = c[i] / 255
     return w * (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
   }).reduce((a, b) => a + b)
-  const ground = e => {  // colours of all ancestors, laid over white
-    const layers = []
-    for (let a = e; a; a = a.parentElement) layers.unshift(colour(a, 'backgroundColor'))
-    return layers.reduce((under, [r, g, b, alpha = 1]) =>
-      [r, g, b].map((c, i) => alpha * c + (1 - alpha) * under[i]), [255, 255, 255])
-  }
+  const ground = kept(e => {  // colours of all ancestors, laid over white
+    if (!e) return [255, 255, 255]
+    const [r, g, b, alpha = 1] = colour(e, 'backgroundColor')
+    const under = ground(e.parentElement)
+    return [r, g, b].map((c, i) => alpha * c + (1 - alpha) * under[i])
+  })
   const shown = [...document.querySelectorAll(selector)].filter(e => e.offsetParent)
   return shown.map(e => {
     const [a, b] = [light(colour(e, 'color')), light(ground(e))]
@@ -115,12 +129,22 @@ def wait_for_formulas(page):
     page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
 
 
+@pytest.fixture(scope="module")
+def shelf(browser):
+    """One context for all pages that are turned over: they share what they load."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.add_init_script("localStorage.mode = localStorage.theme = 'light'")
+    context.add_init_script("localStorage.removeItem('mfdnn-code')")  # folded
+    yield context
+    context.close()
+
+
 @pytest.fixture
-def seen(visit, name):
+def seen(visit, shelf, name):
     """What a reader meets on one page: loaded once, then turned over."""
     if name in SEEN:
         return SEEN[name]
-    page, complaints = visit(name)
+    page, complaints = visit.load(shelf, name)
     found = SEEN[name] = {"complaints": complaints}
     found["errors in formulas"] = page.locator("mjx-merror").count()
     found["formulas"] = page.locator(".bd-article .math").count()
@@ -147,7 +171,7 @@ def seen(visit, name):
     page.emulate_media(media="print")
     wait_for_formulas(page)
     found["paper: cut"] = page.evaluate(CUT_ON_PAPER)
-    page.context.close()
+    page.close()
     return found
 
 
@@ -281,16 +305,15 @@ def test_what_folds_is_what_the_notebook_says(name):
 
 @each(PAGES)
 def test_headings_show_the_lectures_topics_and_what_is_optional(name):
-    file = checks.ROOT / "book/lecture-map.yml"
-    topics = yaml.safe_load(file.read_text(encoding="utf-8"))
-    sections = {t["section"] for t in topics if t["page"] == name}
+    sections = {t["section"] for t in topics() if t["page"] == name}
     badges = re.findall(r'class="topic-badge"><a href="([^"]+)"', html(name))
     assert len(badges) == len(sections)
     for link in badges:
         assert f"id='{link.partition('#')[2]}'" in html("backmatter/lecture-map")
     source = (checks.ROOT / f"book/{name}.md").read_text(encoding="utf-8")
     marked = re.findall(r"^#+ .*\(optional\)$", source, re.M)
-    shown = re.findall(r"<h\d>(?:(?!</h\d>).)*optional-badge", html(name), re.S)
+    headings = re.findall(r"<h\d>.*?</h\d>", html(name), re.S)
+    shown = [text for text in headings if "optional-badge" in text]
     assert len(shown) == len(marked)
     entry = r'toc-entry"><a [^>]*href="([^"]+)">(?:(?!</a>).)*optional-badge'
     assert len(set(re.findall(entry, html(name), re.S))) == len(marked)
@@ -336,6 +359,16 @@ def test_search_finds_a_statement(visit, query):
 
 
 @in_browser
+def test_request_to_a_third_party_is_noticed_and_goes_nowhere(visit):
+    page, complaints = visit("backmatter/references")
+    assert complaints == []
+    asked = "fetch('https://example.org/x').then(() => 'came', () => 'nothing')"
+    assert page.evaluate(asked) == "nothing"
+    assert complaints[0] == "asks a third party: https://example.org/x"
+    page.context.close()
+
+
+@in_browser
 def test_keyboard_reaches_the_content(visit):
     page, _ = visit("ch1-optimization/gradient-descent")
     page.keyboard.press("Tab")
@@ -358,8 +391,7 @@ def test_launch_buttons_open_this_notebook(name):
 
 
 def test_every_mapped_section_exists():
-    file = checks.ROOT / "book/lecture-map.yml"
-    for topic in yaml.safe_load(file.read_text(encoding="utf-8")):
+    for topic in topics():
         if topic["page"] != "unwritten":
             assert f'id="{topic["section"]}"' in html(topic["page"]), topic["id"]
 
@@ -378,5 +410,5 @@ def test_statements_and_checks_are_linked(name):
 @pytest.mark.parametrize("name", PAGES + OTHERS)
 def test_ids_are_unique(name):
     ids = re.findall(r'\sid="([^"]+)"', html(name))
-    repeated = {i for i in ids if ids.count(i) > 1 and not i.startswith("pst-")}
-    assert repeated == set()
+    repeated = {i for i, n in Counter(ids).items() if n > 1}
+    assert {i for i in repeated if not i.startswith("pst-")} == set()

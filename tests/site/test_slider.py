@@ -12,13 +12,11 @@ from mfdnn import plot
 from mfdnn.plot.sliders import Slider, frames
 
 from tests.book import checks
-from tests.site.conftest import CHROMIUM, SITE
+from tests.site.conftest import SITE, in_browser
 
 sys.path.insert(0, str(checks.ROOT / "book/_ext"))
 
 import mfdnn_slider
-
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 VALUES = ["one", "2", "three, with more words", "4", "5"]
 SLIDERS = ".mfdnn-slider"

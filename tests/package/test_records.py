@@ -311,7 +311,7 @@ def train_written_out(recipe, sets, seed, steps=None):
             recipe.batch_size
         ):
             x, y = train.images[index] / 255, train.labels[index]
-            if settings["augment"]:
+            if settings["flips_and_crops"]:
                 x = flipped_and_cropped(x, order)
             loss = loss_written_out(recipe.task.pair, model(x), y)
             lr = settings["lr"]
@@ -398,7 +398,7 @@ DOTS = recipes.Recipe(
         "momentum": 0.8,
         "weight_decay": 0.05,
         "schedule": "cosine",
-        "augment": True,
+        "flips_and_crops": True,
     },
 )
 USUAL_RUN = {"seed": 7, "compute": CPU}
@@ -437,7 +437,7 @@ VARIANTS = {
     "all": {},
     "no decay": {"weight_decay": 0.0},
     "constant": {"schedule": "constant"},
-    "not augmented": {"augment": False},
+    "not augmented": {"flips_and_crops": False},
     "plain": {"momentum": 0.0},
 }
 
@@ -552,7 +552,7 @@ def test_metrics_are_measured_in_evaluation_mode(dots, monkeypatch):
         return torch.nn.Sequential(*dot_network(), torch.nn.Dropout(0.5))
 
     recipe = replace(DOTS, task=classify.Classify(with_dropout), epochs=1)
-    recipe = replace(recipe, settings={**recipe.settings, "augment": False})
+    recipe = replace(recipe, settings={**recipe.settings, "flips_and_crops": False})
     record = recipes.run(recipe, dots, **USUAL_RUN).record
     wrong = differences(recipe, dots, record)
     assert "curves.test_accuracy" not in wrong
@@ -684,7 +684,7 @@ def test_other_kinds_are_recorded_too(
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"settings": {"lr": 0.1}}, "recipe dots misses the setting 'augment'"),
+        ({"settings": {"lr": 0.1}}, "recipe dots misses the setting 'flips_and_crops'"),
         (
             {"settings": {**DOTS.settings, "momentun": 0.9}},
             "unknown setting 'momentun'; there are lr, momentum",
@@ -693,7 +693,10 @@ def test_other_kinds_are_recorded_too(
             {"settings": {**DOTS.settings, "lr": "fast"}},
             "recipe dots: lr is a float, not 'fast'",
         ),
-        ({"settings": {**DOTS.settings, "augment": 1}}, "augment is a bool, not 1"),
+        (
+            {"settings": {**DOTS.settings, "flips_and_crops": 1}},
+            "flips_and_crops is a bool, not 1",
+        ),
         ({"headline": "test_psnr"}, "quoted by 'test_psnr', but its task measures"),
         ({"epochs": 0}, "positive"),
     ],

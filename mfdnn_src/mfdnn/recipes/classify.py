@@ -45,8 +45,9 @@ class Classify(Task):
     network: Callable[[], nn.Module]
     pair: tuple[int, ...] = ()
 
-    #: augment: mirror training images at random, pad by 4 pixels, crop at random.
-    settings: ClassVar[dict[str, type]] = {**SGD_SETTINGS, "augment": bool}
+    #: flips_and_crops: training images, mirrored at random, then moved by a random
+    #: crop after padding by 4 pixels.
+    settings: ClassVar[dict[str, type]] = {**SGD_SETTINGS, "flips_and_crops": bool}
     metrics: ClassVar[dict[str, Metric]] = {
         "test_accuracy": Metric("test accuracy", "%", factor=100, digits=2),
         "test_loss": Metric("test loss", "", digits=4),
@@ -67,14 +68,14 @@ class Classify(Task):
         return both[0], both[1]
 
     def tensors(self, data: DataSet, settings: Settings) -> tuple[Tensor, ...]:
-        """Images and labels; bytes if they are to be augmented."""
+        """Images and labels; bytes if they are to be flipped and cropped."""
         assert isinstance(data, LabelledImages)
-        images = data.images if settings["augment"] else to_unit(data.images)
+        images = data.images if settings["flips_and_crops"] else to_unit(data.images)
         return images, data.labels
 
     def transform(self, settings: Settings) -> Transform | None:
         """Flips and crops, if so set."""
-        return augment.inputs(AUGMENTATION) if settings["augment"] else None
+        return augment.inputs(AUGMENTATION) if settings["flips_and_crops"] else None
 
     def learner(self, plan: Plan) -> Learner:
         """The network, trained by SGD."""
@@ -116,7 +117,7 @@ def _recipe(
         "momentum": 0.9,
         "weight_decay": 0.0,
         "schedule": "constant",
-        "augment": False,
+        "flips_and_crops": False,
     }
     return Recipe(name, about, data, task, *sizes, "test_accuracy", usual | settings)
 
@@ -180,7 +181,7 @@ RECIPES = [
         lr=0.05,
         weight_decay=5e-4,
         schedule="cosine",
-        augment=True,
+        flips_and_crops=True,
     ),
     _recipe(
         "alexnet-cifar10",
@@ -191,6 +192,6 @@ RECIPES = [
         lr=0.02,
         weight_decay=5e-4,
         schedule="cosine",
-        augment=True,
+        flips_and_crops=True,
     ),
 ]

@@ -19,13 +19,16 @@ import base64
 import importlib.metadata
 import io
 import math
+import queue
 import re
 import sys
+import time
 from ast import literal_eval
 from pathlib import Path
 
 import numpy as np
 import pytest
+from nbval.kernel import RunningKernel
 from nbval.plugin import IPyNbCell, IPyNbFile
 from PIL import Image
 from scipy.ndimage import maximum_filter, minimum_filter
@@ -175,6 +178,48 @@ def take_figures(outputs):
 IPyNbCell.compare_outputs = compare_outputs
 
 
+# A kernel that ends
+
+
+class KernelEndedError(Exception):
+    """The kernel has ended while a cell was running."""
+
+
+def await_reply(running, sent, timeout=None):
+    """Wait for the reply to a request, but no longer than the kernel lives."""
+    end = time.monotonic() + (timeout or math.inf)
+    while True:
+        try:
+            message = running.get_message("shell", timeout=1)
+        except queue.Empty:
+            if not running.is_alive():
+                raise KernelEndedError from None
+            if time.monotonic() > end:
+                raise
+            continue
+        if message["parent_header"].get("msg_id") == sent:
+            return message
+
+
+RunningKernel.await_reply = await_reply
+nbval_runtest = IPyNbCell.runtest
+
+
+def runtest(cell):
+    """Execute a cell; where the kernel ends, say how in one sentence."""
+    running = cell.parent.kernel
+    if not running.is_alive():
+        cell.raise_cell_error("not executed: the kernel has ended before.")
+    try:
+        nbval_runtest(cell)
+    except KernelEndedError:
+        process = running.km.provisioner.process
+        cell.raise_cell_error(kernel.end_of_process(process and process.poll()))
+
+
+IPyNbCell.runtest = runtest
+
+
 # Twice
 
 
@@ -187,11 +232,7 @@ def ask(running, code, expression="None"):
     """Run code in a kernel, unseen; the value of an expression there."""
     asked = {"value": expression}
     sent = running.kc.execute(code, silent=True, user_expressions=asked)
-    while True:
-        message = running.get_message("shell", timeout=600)
-        if message["parent_header"].get("msg_id") == sent:
-            break
-    answer = message["content"]
+    answer = await_reply(running, sent, timeout=600)["content"]
     value = answer.get("user_expressions", {}).get("value", answer)
     if value.get("status") != "ok":
         raise RuntimeError(f"{value.get('ename')}: {value.get('evalue')}")
@@ -203,6 +244,8 @@ class Twice(pytest.Item):
 
     def runtest(self):
         """Ask the kernel what its copies found."""
+        if not self.parent.kernel.is_alive():
+            raise AssertionError("not looked at: the kernel has ended before.")
         found, self.parent.seconds_twice = ask(
             self.parent.kernel, "", "__import__('twice').report()"
         )

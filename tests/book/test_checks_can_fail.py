@@ -289,6 +289,7 @@ DAMAGE = {
     "missing-output": ("drop", False),
     "missing-figure": ("drop-figure", False),
     "other-figure": ("figure", False),
+    "killed-kernel": ("kill", False),
     "cell-that-cannot-run-twice": ("overwrite", False),
     "cell-that-shortens-a-list": ("pop", False),
 }
@@ -303,6 +304,8 @@ def damage(nb, how):
         printed["outputs"][0]["text"] = text.replace(*how)
     elif how == "raise":
         printed["source"] += "\nraise ValueError"
+    elif how == "kill":
+        printed["source"] += "\nimport os\nos.kill(os.getpid(), 9)"
     elif how == "overwrite":
         code(nb, 6)["source"] += "\ndouble = None"
     elif how == "pop":
@@ -328,7 +331,8 @@ def verdicts(good, tmp_path_factory):
     command = [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env"]
     command += ["--twice", "-p", "tests.nbval_numeric", "-p", "no:cacheprovider"]
     command += [f"--junitxml={folder}/result.xml", str(folder)]
-    subprocess.run(command, cwd=checks.ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=checks.ROOT, capture_output=True, text=True)
+    assert "Cell 1: its process was killed, as happens when memory" in done.stdout
     failed = {name: False for name in DAMAGE}
     seen = set()
     for case in ElementTree.parse(folder / "result.xml").iter("testcase"):

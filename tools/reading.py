@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 OPTIONAL = re.compile(r"\s*\(optional\)$")
 HEADING = re.compile(r"^(#{1,6})\s+(.*\S)\s*$")
 FENCE = re.compile(r"^(`{3,}|~{3,})")
-STATEMENT = re.compile(
-    r"^:{3,}\{(?:prf:)?(\w+)\}[ \t]*([^\n]*)\n(?::[\w-]+:[^\n]*\n)*?"
-    r":label:[ \t]*(\S+)",
-    re.M,
+DIRECTIVE = re.compile(
+    r"^(?::{3,}|`{3,})\{(prf:)?(\w+)\}[ \t]*([^\n]*)\n((?::[\w-]+:[^\n]*\n)*)", re.M
 )
+LABEL_OPTION = re.compile(r"^:label:[ \t]*(\S+)", re.M)
 FORM_TITLE = re.compile(r"\A# @title [^\n]*\n")
 MUTATORS = {"append", "extend", "insert", "update", "add", "setdefault", "pop"}
 
@@ -239,14 +238,44 @@ def fold_kinds(notebook):
     return kinds
 
 
-def statement_titles(notebook):
-    """Titles of the labelled statements and exercises of a page, by label."""
-    titles = {}
+@dataclass(frozen=True)
+class Directive:
+    """A directive of a page: a theorem, a proof, an exercise, a note."""
+
+    kind: str
+    title: str
+    label: str | None
+    numbered: bool  # one of sphinx-proof's: a statement, or a proof
+    start: int  # where it begins in the text
+
+
+def directives(text):
+    """The directives of a Markdown text, in order."""
+    for found in DIRECTIVE.finditer(text):
+        label = LABEL_OPTION.search(found[4])
+        yield Directive(
+            found[2],
+            found[3],
+            label and label[1],
+            bool(found[1]),
+            found.start(),
+        )
+
+
+def page_directives(notebook):
+    """The directives of all Markdown cells of a page, in order."""
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
-            for kind, title, label in STATEMENT.findall("".join(cell["source"])):
-                titles[label] = title.replace("$", "") or kind
-    return titles
+            yield from directives("".join(cell["source"]))
+
+
+def statement_titles(notebook):
+    """Titles of the labelled statements and exercises of a page, by label."""
+    return {
+        d.label: d.title.replace("$", "") or d.kind
+        for d in page_directives(notebook)
+        if d.label
+    }
 
 
 def form_title(kind, labels, titles):

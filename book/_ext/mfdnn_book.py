@@ -8,6 +8,7 @@
 
 import json
 import re
+import sys
 import zlib
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from mfdnn import records
 from sphinx.util.docutils import SphinxDirective
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+sys.path.insert(0, str(TOOLS))
+
+import reading  # noqa: E402
 
 CHAPTERS = {
     "1": "Optimization and stochastic gradient descent",
@@ -210,12 +216,9 @@ STATEMENTS = ("theorem", "lemma", "proposition", "corollary", "definition", "alg
 
 def statements(notebook):
     """(kind, title, label) of each labelled statement of a page, in order."""
-    pattern = re.compile(r"^:{3,}\{prf:(\w+)\}[ \t]*([^\n]*)\n:label:[ \t]*(\S+)", re.M)
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "markdown":
-            for kind, title, label in pattern.findall("".join(cell["source"])):
-                if kind in STATEMENTS:
-                    yield kind, title, label
+    for found in reading.page_directives(notebook):
+        if found.numbered and found.label and found.kind in STATEMENTS:
+            yield found.kind, found.title, found.label
 
 
 def cell_labels(notebook):

@@ -20,7 +20,6 @@ import pages as page_tool  # noqa: E402
 import reading  # noqa: E402
 
 PROVABLE = ("theorem", "lemma", "proposition", "corollary")
-DIRECTIVE = re.compile(r"^(:{3,}|`{3,})\{prf:(\w+)\}[^\n]*\n((?::\w+:[^\n]*\n)*)", re.M)
 LABEL = re.compile(r"^\(([\w-]+)\)=$", re.M)
 CITATION = re.compile(r"\{cite(?::\w+)?\}`([^`]+)`")
 REFERENCE = re.compile(r"\{(?:prf:ref|eq|numref|ref)\}`(?:[^`<]*<)?([\w:-]+)>?`")
@@ -185,12 +184,9 @@ def alt_texts(root):
 def statements(root):
     """(page, kind, label or None) of every numbered statement."""
     for name, book in load(root):
-        for cell in book["cells"]:
-            if cell["cell_type"] != "markdown":
-                continue
-            for _, kind, options in DIRECTIVE.findall(source(cell)):
-                label = re.search(r"^:label:\s*(\S+)", options, re.M)
-                yield name, kind, label and label[1]
+        for found in reading.page_directives(book):
+            if found.numbered:
+                yield name, found.kind, found.label
 
 
 def statements_checked(root):
@@ -225,19 +221,19 @@ def statements_proved(root):
     bad = []
     for name, book in load(root):
         text = "\n\n".join(source(c) for c in book["cells"])
-        found = list(DIRECTIVE.finditer(text))
-        for i, match in enumerate(found):
-            if match[2] not in PROVABLE:
+        found = [d for d in reading.directives(text) if d.numbered]
+        for i, statement in enumerate(found):
+            label = statement.label
+            if statement.kind not in PROVABLE:
                 continue
-            label = re.search(r":label:\s*(\S+)", match[3])
-            after = found[i + 1][2] if i + 1 < len(found) else ""
+            after = found[i + 1].kind if i + 1 < len(found) else ""
             late = label and re.search(
-                r"\{prf:proof\}\n\(Of \{prf:ref\}`" + re.escape(label[1]) + "`", text
+                r"\{prf:proof\}\n\(Of \{prf:ref\}`" + re.escape(label) + "`", text
             )
-            end = found[i + 1].start() if i + 1 < len(found) else len(text)
-            cited = CITATION.search(text[match.start() : end])
+            end = found[i + 1].start if i + 1 < len(found) else len(text)
+            cited = CITATION.search(text[statement.start : end])
             if after != "proof" and not late and not cited:
-                bad.append(f"{name}: {label and label[1]} has no proof and no citation")
+                bad.append(f"{name}: {label} has no proof and no citation")
     return bad
 
 

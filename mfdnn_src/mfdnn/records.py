@@ -21,7 +21,6 @@ from mfdnn.files import replacing
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from mfdnn.data import DataSet
 
@@ -125,7 +124,7 @@ class Record:
 
     @property
     def variant(self) -> str:
-        """What tells this run from the recipe's usual one: ``-seed1-cuda-bf16``.
+        """What is unlike the recipe's usual run, for instance ``-seed1-cuda-bf16``.
 
         Empty for seed 0 on a CPU in fp32.
         """
@@ -274,7 +273,9 @@ def folder() -> Path:
 
 
 def write(
-    record: Record, path: str | Path | None = None, picture: "Tensor | None" = None
+    record: Record,
+    path: str | Path | None = None,
+    picture: "torch.Tensor | None" = None,
 ) -> Path:
     """Check a record and write it, whole or not at all.
 

@@ -46,11 +46,11 @@ class Learner(Protocol):
 
     @property
     def networks(self) -> Mapping[str, nn.Module]:
-        """The networks by name: counted, put into training mode, saved."""
+        """The networks by name, to be counted, put into training mode, saved."""
 
     @property
     def state(self) -> Mapping[str, Any]:
-        """What else a resumed run needs: optimizers, schedules, generators."""
+        """What else a resumed run needs, as optimizers, schedules, generators."""
 
     def step(self, *batch: Tensor) -> Mapping[str, Tensor]:
         """Learn from one batch.

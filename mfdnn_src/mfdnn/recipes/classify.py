@@ -45,8 +45,8 @@ class Classify(Task):
     network: Callable[[], nn.Module]
     pair: tuple[int, ...] = ()
 
-    #: flips_and_crops: training images, mirrored at random, then moved by a random
-    #: crop after padding by 4 pixels.
+    #: With flips_and_crops training images are mirrored at random, padded by 4 pixels
+    #: and cropped at random.
     settings: ClassVar[dict[str, type]] = {**SGD_SETTINGS, "flips_and_crops": bool}
     metrics: ClassVar[dict[str, Metric]] = {
         "test_accuracy": Metric("test accuracy", "%", factor=100, digits=2),

@@ -277,9 +277,8 @@ class Matrix(MarkdownTable):
     def lines(self):
         """One row an environment, and below the table each cell that disagrees."""
         out = [
-            "| Versions | Python | PyTorch | NumPy | SciPy | Matplotlib | scikit-learn "
-            "| Pages run | Cells that agree | Run |",
-            "|---|---|---|---|---|---|---|---:|---:|---|",
+            "| Versions | Python | Libraries | Pages run | Cells that agree | Run |",
+            "|---|---|---|---:|---:|---|",
         ]
         names = [name for name, _ in self.notebooks()]
         below = []
@@ -289,8 +288,9 @@ class Matrix(MarkdownTable):
             cells = sum(r["cells"] for r in pages.values())
             days = sorted({r["run"] for r in pages.values()})
             out.append(
-                f"| {e['set']} | {e['python']} | {v['torch']} | {v['numpy']} "
-                f"| {v['scipy']} | {v['matplotlib']} | {v['scikit-learn']} "
+                f"| {e['set']} | {e['python']} | PyTorch {v['torch']}, "
+                f"NumPy {v['numpy']}, SciPy {v['scipy']}, "
+                f"Matplotlib {v['matplotlib']}, scikit-learn {v['scikit-learn']} "
                 f"| {len(pages)} of {len(names)} | {cells - len(bad)} of {cells} "
                 f"| {' to '.join({days[0]: 0, days[-1]: 0})} |"
             )

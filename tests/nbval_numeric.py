@@ -316,12 +316,18 @@ def pytest_configure(config):
     kernel.prepare_environment()
 
 
+THEME = "light|dark"
+SITE_PAGE = re.compile(
+    rf"test_site\.py::.*\[(?:(?:{THEME})-)?(.*?)(?:-(?:{THEME}))?\]$"
+)
+
+
 class ByFile(LoadFileScheduling):
-    """One file, one worker; but tests that execute one page each are shared out."""
+    """One file, one worker; of the site's tests, one page of the book, one worker."""
 
     def _split_scope(self, nodeid):
-        alone = "::test_page[" in nodeid
-        return nodeid if alone else super()._split_scope(nodeid)
+        page = SITE_PAGE.search(nodeid)
+        return page[1] if page else super()._split_scope(nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)

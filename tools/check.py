@@ -30,7 +30,7 @@ STEPS = {
         *("book", "tests/package", "tests/book"),
     ],
     "build": [sys.executable, "tools/build.py"],
-    "site": [*PYTEST, "-n", WORKERS, "--dist", "loadgroup", "tests/site"],
+    "site": [*PYTEST, "-n", WORKERS, "--dist", "loadfile", "tests/site"],
 }
 
 

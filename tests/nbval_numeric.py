@@ -43,7 +43,6 @@ import reading  # noqa: E402
 RTOL, ATOL, RMS = 1e-4, 1e-6, 0.01
 BLOCK, LOCAL = 8, 0.05  # pixels, and the limit on what differs in a block
 PAGE_SECONDS, PAGE_GIB = 60, 3
-FOLLOWED = 1.25  # --twice: memory that copies share is copied when the page writes
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?(?![\w.])")
 WHOLE = re.compile(r"[-+]?\d+")
 
@@ -306,8 +305,7 @@ def teardown(page):
     before, _ = usage()
     nbval_teardown(page)
     after, PEAK[0] = usage()
-    seconds = after - before - page.seconds_twice
-    PAGES[page.nodeid] = seconds / (FOLLOWED if page.seconds_twice else 1)
+    PAGES[page.nodeid] = after - before - page.seconds_twice
 
 
 IPyNbFile.teardown = teardown

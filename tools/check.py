@@ -19,6 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 WORKERS = str(os.cpu_count() or 1)
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
 NBVAL = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout", "240"]
+# A test that hangs is ended and fails; a browser that hangs gets one more chance.
+LIMIT = ["--timeout", "900", "--timeout-method", "signal"]
+BROWSER = ["--timeout", "300", "--reruns", "1", "--only-rerun", "from pytest-timeout"]
+STEP_SECONDS = 2700
 PAGES = ["-n", WORKERS, "--dist", "loadfile", *NBVAL]  # re-executed in parallel
 STEPS = {
     "lint": [sys.executable, "-m", "ruff", "check", "--no-cache", "."],
@@ -26,12 +30,31 @@ STEPS = {
     "package, sources, pages": [
         *PYTEST,
         *PAGES,
+        *LIMIT,
         "--twice",
         *("book", "tests/package", "tests/book"),
     ],
     "build": [sys.executable, "tools/build.py"],
-    "site": [*PYTEST, "-n", WORKERS, "--dist", "loadfile", "tests/site"],
+    "site": [
+        *PYTEST,
+        "-n",
+        WORKERS,
+        "--dist",
+        "loadfile",
+        *LIMIT,
+        *BROWSER,
+        "tests/site",
+    ],
 }
+
+
+def holds(command):
+    """Whether a step succeeds, in the time that it may take."""
+    try:
+        return subprocess.run(command, cwd=ROOT, timeout=STEP_SECONDS).returncode == 0
+    except subprocess.TimeoutExpired:
+        print(f"ended: it took more than {STEP_SECONDS} s", flush=True)
+        return False
 
 
 def main():
@@ -40,7 +63,7 @@ def main():
     for name, command in STEPS.items():
         print(f"== {name}", flush=True)
         start = time.perf_counter()
-        if subprocess.run(command, cwd=ROOT).returncode:
+        if not holds(command):
             failed.append(name)
         print(f"== {name}: {time.perf_counter() - start:.0f} s", flush=True)
     if failed:

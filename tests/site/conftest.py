@@ -22,13 +22,37 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--disable-dev-shm-usage",  # in containers /dev/shm is small
 ]
 # No other machine is found, so that nothing can come from there.
 FLAGS.append("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
+# MathJax's promise waits for what it reads aloud as well: that is given five seconds.
+FORMULAS_SET = """async () => {
+  const wait = time => new Promise(done => setTimeout(done, time))
+  const unset = () => [...document.querySelectorAll('.math')]
+    .some(e => !e.querySelector('mjx-container'))
+  while (unset()) await wait(20)
+  await Promise.race([window.MathJax?.startup?.promise, wait(5000)])
+}"""
+# Resize events come before the next frame; a browser may draw none, so not forever.
+FRAME_DRAWN = """() => new Promise(done => {
+  setTimeout(done, 2000)
+  requestAnimationFrame(() => setTimeout(done))
+})"""
+PATIENCE = 120_000  # milliseconds: busy machines take ten times longer than idle ones
 SKIP_BROWSER = CHROMIUM is None and not IN_CI  # in CI its lack is a failure
 in_browser = pytest.mark.skipif(
     SKIP_BROWSER, reason="no Chromium on this machine: install it to test the site"
 )
+
+
+def settle(page, promise):
+    """Wait for a promise of the page, but not forever, as evaluate does."""
+    page.evaluate(
+        f"() => {{ window.settled = false; ({promise})()"
+        ".then(() => { window.settled = true }) }"
+    )
+    page.wait_for_function("window.settled", polling=20)
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +90,7 @@ def visit(browser, address):
     def open_page(name, width=1280, theme="light", **options):
         size = {"width": width, "height": 900}
         context = browser.new_context(viewport=size, **options)
+        context.set_default_timeout(PATIENCE)
         script = f"localStorage.mode = '{theme}'; localStorage.theme = '{theme}'"
         context.add_init_script(script)
         return load(context, name, options.get("java_script_enabled", True))
@@ -86,11 +111,7 @@ def visit(browser, address):
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(f"{address}/{name}.html")
         if scripts:
-            page.wait_for_function(
-                "!document.querySelector('.math') || (window.MathJax &&"
-                " MathJax.startup && document.querySelector('mjx-container'))"
-            )
-            page.evaluate("window.MathJax?.startup?.promise")
+            settle(page, FORMULAS_SET)
         return page, complaints
 
     open_page.load = load

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.book import checks
-from tests.site.conftest import SITE, in_browser
+from tests.site.conftest import FRAME_DRAWN, PATIENCE, SITE, in_browser, settle
 
 MAX_CODE_SHARE = 0.35  # of the height of a page, as it opens
 PAGES = [name for name, _ in checks.load(checks.ROOT)]
@@ -124,15 +124,14 @@ PAPER = 718  # CSS pixels: A4 less Chromium's margins
 SEEN = {}
 
 
-def wait_for_formulas(page):
-    """Let book.js measure the formulas again after a change of width."""
-    page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+CLICK = "all => all.forEach(e => e.click())"
 
 
 @pytest.fixture(scope="module")
 def shelf(browser):
     """One context for all pages that are turned over: they share what they load."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(PATIENCE)
     context.add_init_script("localStorage.mode = localStorage.theme = 'light'")
     context.add_init_script("localStorage.removeItem('mfdnn-code')")  # folded
     yield context
@@ -145,17 +144,15 @@ def seen(visit, shelf, name):
     if name in SEEN:
         return SEEN[name]
     page, complaints = visit.load(shelf, name)
-    found = SEEN[name] = {"complaints": complaints}
+    found = {"complaints": complaints}
     found["errors in formulas"] = page.locator("mjx-merror").count()
     found["formulas"] = page.locator(".bd-article .math").count()
     found["formulas set"] = page.locator(".bd-article mjx-container").count()
     found["broken images"] = page.evaluate(BROKEN)
     found["images without alt"] = page.evaluate(NO_ALT)
     found["share of code"] = page.evaluate(CODE_SHARE)
-    for button in page.locator("button.toggle-button").all():
-        button.click()  # the solutions
-    if page.locator(".fold-all").count():
-        page.click(".fold-all")
+    page.locator("button.toggle-button").evaluate_all(CLICK)  # the solutions
+    page.locator(".fold-all").evaluate_all(CLICK)
     found["folded"] = page.locator("details.fold:not([open])").count()
     found["cut code"] = page.evaluate(CUT_CODE)
     for theme in ("light", "dark"):
@@ -164,14 +161,15 @@ def seen(visit, shelf, name):
         found[f"contrast, {theme}"] = page.evaluate(LUMINANCE, TEXT)
         found[f"contrast of tables, {theme}"] = page.evaluate(LUMINANCE, TABLE)
     page.set_viewport_size({"width": 360, "height": 800})
-    wait_for_formulas(page)
+    settle(page, FRAME_DRAWN)  # book.js measures the formulas
     found["phone: width"] = page.evaluate("document.documentElement.scrollWidth")
     found["phone: out of reach"] = page.evaluate(OUT_OF_REACH)
     page.set_viewport_size({"width": PAPER, "height": 1000})
     page.emulate_media(media="print")
-    wait_for_formulas(page)
+    settle(page, FRAME_DRAWN)  # book.js measures the formulas
     found["paper: cut"] = page.evaluate(CUT_ON_PAPER)
     page.close()
+    SEEN[name] = found
     return found
 
 

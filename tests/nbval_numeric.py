@@ -28,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jupyter_client.provisioning import local_provisioner
 from nbval.kernel import RunningKernel
 from nbval.plugin import IPyNbCell, IPyNbFile
 from PIL import Image
@@ -39,6 +40,7 @@ sys.path.insert(0, str(TOOLS))
 
 import kernel  # noqa: E402
 import reading  # noqa: E402
+import warm  # noqa: E402
 
 RTOL, ATOL, RMS = 1e-4, 1e-6, 0.01
 BLOCK, LOCAL = 8, 0.05  # pixels, and the limit on what differs in a block
@@ -224,8 +226,9 @@ IPyNbCell.runtest = runtest
 
 
 def pytest_addoption(parser):
-    """Add the option to pytest's."""
+    """Add the options to pytest's."""
     parser.addoption("--twice", action="store_true", help="run each cell again")
+    parser.addoption("--warm", action="store_true", help="kernels that have imported")
 
 
 def ask(running, code, expression="None"):
@@ -273,11 +276,16 @@ def collect(page):
 
 IPyNbFile.collect = collect
 nbval_setup = IPyNbFile.setup
+NURSERY = []  # with --warm: where kernels come from
 
 
 def setup(page):
     """Start the page's kernel, and let it be followed."""
+    if page.config.getoption("--warm") and not NURSERY:
+        NURSERY.append(warm.Nursery())
+        local_provisioner.launch_kernel = NURSERY[0].launch
     nbval_setup(page)
+    page.process = page.kernel.km.provisioner.process
     page.seconds_twice = 0.0
     if page.config.getoption("--twice"):
         cells = list(enumerate(c.source for c in reading.code_cells(page.nb)))
@@ -288,24 +296,22 @@ def setup(page):
 
 
 IPyNbFile.setup = setup
-
-
-def usage():
-    """CPU seconds of all kernels that have ended, and GiB of the largest one."""
-    return kernel.used_by_children()
-
-
 PAGES = {}  # name of a page: CPU seconds
 PEAK = [0.0]  # GiB
 nbval_teardown = IPyNbFile.teardown
 
 
 def teardown(page):
-    """Stop the page's kernel and note what it used."""
-    before, _ = usage()
+    """Stop the page's kernel and note what it used, the imports included."""
+    before, _ = kernel.used_by_children()
     nbval_teardown(page)
-    after, PEAK[0] = usage()
-    PAGES[page.nodeid] = after - before - page.seconds_twice
+    after, peak = kernel.used_by_children()
+    used = after - before
+    if NURSERY:
+        page.process.wait()
+        used, peak = NURSERY[0].seconds + page.process.seconds, page.process.gib
+    PEAK[0] = max(PEAK[0], peak)
+    PAGES[page.nodeid] = used - page.seconds_twice
 
 
 IPyNbFile.teardown = teardown
@@ -314,6 +320,12 @@ IPyNbFile.teardown = teardown
 def pytest_configure(config):
     """Run kernels on one thread, as `make update` does."""
     kernel.prepare_environment()
+
+
+def pytest_unconfigure(config):
+    """End the process from which kernels were forked."""
+    while NURSERY:
+        NURSERY.pop().close()
 
 
 THEME = "light|dark"

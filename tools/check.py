@@ -31,7 +31,7 @@ STEPS = {
         *PYTEST,
         *PAGES,
         *LIMIT,
-        "--twice",
+        *("--twice", "--warm"),
         *("book", "tests/package", "tests/book"),
     ],
     "build": [sys.executable, "tools/build.py"],

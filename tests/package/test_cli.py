@@ -248,3 +248,15 @@ def test_two_processes_reach_the_result_of_one(tmp_path):
     assert two.compute["processes"] == 2
     for name, value in one.final.items():
         assert two.final[name] == pytest.approx(value, abs=1e-5)
+
+
+def test_reader_who_has_seen_enough():
+    # as in `mfdnn recipes | head -3`
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mfdnn", "info"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 1

@@ -256,6 +256,10 @@ def test_a_record_is_shown(record, tmp_path, monkeypatch):
         ("lenet-mnist", 61_706, (1, 28, 28), 10),
         ("lenet-cifar10", 62_006, (3, 32, 32), 10),
         ("alexnet-cifar10", 58_375_114, (3, 32, 32), 10),
+        ("vgg-cifar10", 32_850_250, (3, 32, 32), 10),
+        ("nin-cifar10", 966_986, (3, 32, 32), 10),
+        ("googlenet-cifar10", 6_180_410, (3, 32, 32), 10),
+        ("resnet18-cifar10", 11_173_962, (3, 32, 32), 10),
     ],
 )
 def test_recipes_have_the_lectures_networks(name, parameters, shape, outputs):
@@ -317,6 +321,10 @@ def train_written_out(recipe, sets, seed, steps=None):
             lr = settings["lr"]
             if settings["schedule"] == "cosine":
                 lr *= (1 + math.cos(math.pi * len(losses) / total)) / 2
+            if settings["schedule"] == "one-cycle":
+                lr *= np.interp(
+                    len(losses), [0, total / 4 - 1, total - 1], [0.04, 1, 4e-6]
+                )
             gradients = torch.autograd.grad(loss, parameters)
             for p, g, v in zip(parameters, gradients, velocity, strict=True):
                 v.mul_(settings["momentum"]).add_(g + settings["weight_decay"] * p.data)
@@ -343,7 +351,7 @@ def train_written_out(recipe, sets, seed, steps=None):
 def test_two_steps_of_every_recipe(name, monkeypatch):
     """Against the update written out; also what a record's `first_steps` must be."""
     monkeypatch.delenv("MFDNN_DATA", raising=False)
-    recipe = replace(recipes.find(name), batch_size=16)
+    recipe = replace(recipes.find(name), batch_size=4)
     sets = recipe.load()
     losses, _, _ = train_written_out(recipe, sets, 5, steps=2)
     found = recipes.first_steps(recipe, sets[0], 5)
@@ -437,6 +445,7 @@ VARIANTS = {
     "all": {},
     "no decay": {"weight_decay": 0.0},
     "constant": {"schedule": "constant"},
+    "one-cycle": {"schedule": "one-cycle"},
     "not augmented": {"flips_and_crops": False},
     "plain": {"momentum": 0.0},
 }
@@ -741,7 +750,7 @@ def test_a_cosine_schedule_falls_from_the_rate_to_zero():
     expected = [0.15 * (1 + math.cos(math.pi * k / 35)) for k in range(35)]
     assert rates == pytest.approx(expected, abs=1e-12)
     assert sgd(parameters, {**settings, "schedule": "constant"}, 35)[1] is None
-    with pytest.raises(ValueError, match="constant or cosine, not 'sine'"):
+    with pytest.raises(ValueError, match="one-cycle, not 'sine'"):
         sgd(parameters, {**settings, "schedule": "sine"}, 35)
 
 

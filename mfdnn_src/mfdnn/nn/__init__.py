@@ -1,7 +1,35 @@
 """The networks of the book, one module an architecture."""
 
 from mfdnn.nn.alexnet import AlexNetCIFAR10
+from mfdnn.nn.googlenet import GoogLeNet, GoogLeNetCIFAR10, Inception
 from mfdnn.nn.lenet import ClassicalLeNet, LeNet, SparseLeNet
 from mfdnn.nn.mlp import mlp
+from mfdnn.nn.nin import NiNCIFAR10
+from mfdnn.nn.resnet import BasicBlock, Bottleneck, ResNet, resnet
+from mfdnn.nn.resnext import ResNeXtBlock, resnext
+from mfdnn.nn.senet import SEBasicBlock, SEBottleneck, SqueezeExcitation, se_resnet
+from mfdnn.nn.vgg import VGG, VGGCIFAR10
 
-__all__ = ["AlexNetCIFAR10", "ClassicalLeNet", "LeNet", "SparseLeNet", "mlp"]
+__all__ = [
+    "VGG",
+    "VGGCIFAR10",
+    "AlexNetCIFAR10",
+    "BasicBlock",
+    "Bottleneck",
+    "ClassicalLeNet",
+    "GoogLeNet",
+    "GoogLeNetCIFAR10",
+    "Inception",
+    "LeNet",
+    "NiNCIFAR10",
+    "ResNeXtBlock",
+    "ResNet",
+    "SEBasicBlock",
+    "SEBottleneck",
+    "SparseLeNet",
+    "SqueezeExcitation",
+    "mlp",
+    "resnet",
+    "resnext",
+    "se_resnet",
+]

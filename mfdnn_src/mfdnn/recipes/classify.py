@@ -18,7 +18,15 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from mfdnn.data import Batches, DataSet, LabelledImages, augment, to_unit, two_classes
 from mfdnn.data.batches import Transform
 from mfdnn.measure import accuracy
-from mfdnn.nn import AlexNetCIFAR10, LeNet, mlp
+from mfdnn.nn import (
+    VGGCIFAR10,
+    AlexNetCIFAR10,
+    GoogLeNetCIFAR10,
+    LeNet,
+    NiNCIFAR10,
+    mlp,
+    resnet,
+)
 from mfdnn.recipes.optimize import SGD_SETTINGS, sgd
 from mfdnn.recipes.recipe import Plan, Recipe, Setting, Settings, Task
 from mfdnn.records import Metric
@@ -192,6 +200,50 @@ RECIPES = [
         lr=0.02,
         weight_decay=5e-4,
         schedule="cosine",
+        flips_and_crops=True,
+    ),
+    _recipe(
+        "vgg-cifar10",
+        "VGG with thirteen layers, for images of 32x32 pixels.",
+        "cifar10",
+        Classify(VGGCIFAR10),  # lecture topic 3.65
+        (30, 128),
+        lr=0.05,
+        weight_decay=5e-4,
+        schedule="one-cycle",
+        flips_and_crops=True,
+    ),
+    _recipe(
+        "nin-cifar10",
+        "Network in Network: no linear layer, global average pooling.",
+        "cifar10",
+        Classify(NiNCIFAR10),  # lecture topic 3.81
+        (30, 128),
+        lr=0.02,
+        weight_decay=5e-4,
+        schedule="one-cycle",
+        flips_and_crops=True,
+    ),
+    _recipe(
+        "googlenet-cifar10",
+        "GoogLeNet for images of 32x32 pixels, without batch normalization.",
+        "cifar10",
+        Classify(GoogLeNetCIFAR10),  # lecture topic 3.89
+        (30, 128),
+        lr=0.05,
+        weight_decay=5e-4,
+        schedule="one-cycle",
+        flips_and_crops=True,
+    ),
+    _recipe(
+        "resnet18-cifar10",
+        "ResNet18 with a stem for images of 32x32 pixels.",
+        "cifar10",
+        Classify(partial(resnet, 18, 10, small=True)),  # lecture topic 3.105
+        (30, 128),
+        lr=0.2,
+        weight_decay=5e-4,
+        schedule="one-cycle",
         flips_and_crops=True,
     ),
 ]

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from torch import nn
 from torch.optim import SGD, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from mfdnn.recipes.recipe import Settings
 
@@ -13,7 +13,9 @@ SGD_SETTINGS = {
     "lr": float,  # the learning rate
     "momentum": float,  # the factor of the velocity in each step, 0 for plain SGD
     "weight_decay": float,  # the factor of theta that is added to each gradient
-    "schedule": str,  # "constant", or "cosine": half a period, down to 0 at the end
+    #: "constant"; "cosine": half a period, down to 0 at the end; or "one-cycle": up to
+    #: lr on a straight line for a quarter of the steps, then down to 0 on another one
+    "schedule": str,
 }
 
 
@@ -44,4 +46,15 @@ def sgd(
         return optimizer, None
     if settings["schedule"] == "cosine":
         return optimizer, CosineAnnealingLR(optimizer, steps)
-    raise ValueError(f"schedule is constant or cosine, not {settings['schedule']!r}")
+    if settings["schedule"] == "one-cycle":
+        return optimizer, OneCycleLR(
+            optimizer,
+            float(settings["lr"]),
+            total_steps=steps,
+            pct_start=0.25,
+            anneal_strategy="linear",
+            cycle_momentum=False,
+        )
+    raise ValueError(
+        f"schedule is constant, cosine or one-cycle, not {settings['schedule']!r}"
+    )

@@ -309,7 +309,7 @@ def page_structure(root):
         if not lead:
             bad.append(f"{name}: no lead below the title")
         last = [title for _, title in headings[-2:]]
-        if path.stem != "exercises" and last != ["Summary", "Further reading"]:
+        if not path.stem.startswith("exercises") and last != ["Summary", "Further reading"]:
             bad.append(f"{name}: ends with {last}, not Summary and Further reading")
     return bad
 

@@ -309,7 +309,8 @@ def page_structure(root):
         if not lead:
             bad.append(f"{name}: no lead below the title")
         last = [title for _, title in headings[-2:]]
-        if not path.stem.startswith("exercises") and last != ["Summary", "Further reading"]:
+        exercises = path.stem.startswith("exercises")
+        if not exercises and last != ["Summary", "Further reading"]:
             bad.append(f"{name}: ends with {last}, not Summary and Further reading")
     return bad
 

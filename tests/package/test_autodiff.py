@@ -39,7 +39,7 @@ def page_tape():
     scope |= {"SimpleNamespace": SimpleNamespace}
     for name in names:
         (cell,) = [c for c in cells if re.search(rf"^{re.escape(name)}", c, re.M)]
-        exec(cell.partition("\nx, y = ")[0], scope)
+        exec(re.split(r"\nx(?:, y)? = ", cell)[0], scope)
     return scope["Var"], scope["ours"]
 
 

@@ -103,7 +103,7 @@ def _var(value: Any) -> Var:
 
 
 def _entrywise(
-    f: Callable[[Array], Array], slope: Callable[[Array, Array], Array]
+    name: str, f: Callable[[Array], Array], slope: Callable[[Array, Array], Array]
 ) -> Callable[[Var], Var]:
     """An operation on each entry, from y = f(x) and its derivative at (x, y)."""
 
@@ -111,13 +111,17 @@ def _entrywise(
         y = f(x.value)
         return Var(y, (x,), lambda g: (g * slope(x.value, y),))
 
+    operation.__name__ = operation.__qualname__ = name
+    operation.__doc__ = f"{name} of each entry of a Var, of the same shape."
     return operation
 
 
-log = _entrywise(np.log, lambda x, y: 1 / x)
-sqrt = _entrywise(np.sqrt, lambda x, y: 0.5 / y)
-exp = _entrywise(np.exp, lambda x, y: y)
-sin = _entrywise(np.sin, lambda x, y: np.cos(x))
-cosh = _entrywise(np.cosh, lambda x, y: np.sinh(x))
-tanh = _entrywise(np.tanh, lambda x, y: 1 - y * y)
-relu = _entrywise(lambda x: np.maximum(x, 0), lambda x, y: (x > 0).astype(float))
+log = _entrywise("log", np.log, lambda x, y: 1 / x)
+sqrt = _entrywise("sqrt", np.sqrt, lambda x, y: 0.5 / y)
+exp = _entrywise("exp", np.exp, lambda x, y: y)
+sin = _entrywise("sin", np.sin, lambda x, y: np.cos(x))
+cosh = _entrywise("cosh", np.cosh, lambda x, y: np.sinh(x))
+tanh = _entrywise("tanh", np.tanh, lambda x, y: 1 - y * y)
+relu = _entrywise(
+    "relu", lambda x: np.maximum(x, 0), lambda x, y: (x > 0).astype(float)
+)

@@ -23,7 +23,8 @@ NBVAL = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout", "240"]
 LIMIT = ["--timeout", "900", "--timeout-method", "signal"]
 BROWSER = ["--timeout", "300", "--reruns", "1", "--only-rerun", "from pytest-timeout"]
 STEP_SECONDS = 2700
-PAGES = ["-n", WORKERS, "--dist", "loadfile", *NBVAL]  # re-executed in parallel
+PARALLEL = ["-n", WORKERS, "--dist", "loadfile"]
+PAGES = [*PARALLEL, *NBVAL]  # re-executed in parallel
 STEPS = {
     "lint": [sys.executable, "-m", "ruff", "check", "--no-cache", "."],
     "types": [sys.executable, "-m", "mypy"],
@@ -35,16 +36,7 @@ STEPS = {
         *("book", "tests/package", "tests/book"),
     ],
     "build": [sys.executable, "tools/build.py"],
-    "site": [
-        *PYTEST,
-        "-n",
-        WORKERS,
-        "--dist",
-        "loadfile",
-        *LIMIT,
-        *BROWSER,
-        "tests/site",
-    ],
+    "site": [*PYTEST, *PARALLEL, *LIMIT, *BROWSER, "tests/site"],
 }
 
 

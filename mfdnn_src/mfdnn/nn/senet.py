@@ -42,14 +42,8 @@ class SEBasicBlock(BasicBlock):
         self.residual.append(SqueezeExcitation(width * self.expansion))
 
 
-class SEBottleneck(Bottleneck):
+class SEBottleneck(SEBasicBlock, Bottleneck):
     """A bottleneck block whose residual branch ends with squeeze-and-excitation."""
-
-    def __init__(
-        self, c_in: int, width: int, stride: int = 1, version: str = "1.5"
-    ) -> None:
-        super().__init__(c_in, width, stride, version)
-        self.residual.append(SqueezeExcitation(width * self.expansion))
 
 
 def se_resnet(layers: int, classes: int = 1000, small: bool = False) -> ResNet:

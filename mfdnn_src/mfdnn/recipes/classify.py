@@ -130,6 +130,13 @@ def _recipe(
     return Recipe(name, about, data, task, *sizes, "test_accuracy", usual | settings)
 
 
+#: What the networks of the second half of Chapter 3 are trained with.
+ONE_CYCLE: dict[str, Setting] = {
+    "weight_decay": 5e-4,
+    "schedule": "one-cycle",
+    "flips_and_crops": True,
+}
+
 RECIPES = [
     _recipe(
         "logistic-regression-mnist",
@@ -209,9 +216,7 @@ RECIPES = [
         Classify(VGGCIFAR10),  # lecture topic 3.65
         (30, 128),
         lr=0.05,
-        weight_decay=5e-4,
-        schedule="one-cycle",
-        flips_and_crops=True,
+        **ONE_CYCLE,
     ),
     _recipe(
         "nin-cifar10",
@@ -220,9 +225,7 @@ RECIPES = [
         Classify(NiNCIFAR10),  # lecture topic 3.81
         (30, 128),
         lr=0.02,
-        weight_decay=5e-4,
-        schedule="one-cycle",
-        flips_and_crops=True,
+        **ONE_CYCLE,
     ),
     _recipe(
         "googlenet-cifar10",
@@ -231,9 +234,7 @@ RECIPES = [
         Classify(GoogLeNetCIFAR10),  # lecture topic 3.89
         (30, 128),
         lr=0.05,
-        weight_decay=5e-4,
-        schedule="one-cycle",
-        flips_and_crops=True,
+        **ONE_CYCLE,
     ),
     _recipe(
         "resnet18-cifar10",
@@ -242,8 +243,6 @@ RECIPES = [
         Classify(partial(resnet, 18, 10, small=True)),  # lecture topic 3.105
         (30, 128),
         lr=0.2,
-        weight_decay=5e-4,
-        schedule="one-cycle",
-        flips_and_crops=True,
+        **ONE_CYCLE,
     ),
 ]

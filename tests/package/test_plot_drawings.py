@@ -10,7 +10,7 @@ import pytest
 import torch
 from matplotlib.text import Annotation
 from mfdnn import plot
-from mfdnn.nn import LeNet, SparseLeNet, mlp
+from mfdnn.nn import VGG, LeNet, SparseLeNet, mlp
 from mfdnn.nn.lenet import SparseC3
 from mfdnn.plot import architecture, image_grid, neurons
 from torch import nn
@@ -394,6 +394,7 @@ def test_alexnet_and_vgg_are_drawn_with_their_shapes():
         (lambda: mlp([2, 1]), (2,)),
         (alexnet_cifar10, (3, 32, 32)),
         (vgg_cifar10, (3, 32, 32)),
+        (lambda: VGG(16), (3, 224, 224)),
     ],
 )
 def test_drawings_fit_and_their_texts_do_not_overlap(network, shape):

@@ -90,14 +90,14 @@ def architecture(
     blocks = _blocks(trace(model, shape, whole), tuple(shape), whole)
     if len(blocks) == 1:
         raise ValueError("no layer to draw: none of the network's layers is a module")
-    rows = -(-len(blocks) // PER_ROW)
-    per_row = -(-len(blocks) // rows)
     reach = max(_reach(block) for block in blocks)  # of a slanted label, up and right
     row = 0.4 + TALLEST + reach + 2 * LINE
-    ends = [
-        (WIDTH - MARGIN - _reach(b)) / (n % per_row + 0.5) for n, b in enumerate(blocks)
-    ]
-    slot = min(0.95, (WIDTH - MARGIN) / per_row, *ends)
+    rows = -(-len(blocks) // PER_ROW)
+    per_row, slot = _slots(blocks, rows)
+    wide = [_width(_shape(block)) for block in blocks]
+    while per_row > 1 and slot < max(a + b for a, b in pairwise(wide)) / 2:
+        rows += 1
+        per_row, slot = _slots(blocks, rows)
     tall = whole_pixels(rows * row)
     figure = plt.figure(figsize=(WIDTH, tall), layout="none")
     ax = figure.add_axes((0, 0, 1, 1))
@@ -110,6 +110,15 @@ def architecture(
         y = (rows - 1 - n // per_row) * row + 0.4 + TALLEST / 2
         _draw(ax, block, _size(block, blocks), (x, y), slot)
     return figure
+
+
+def _slots(blocks: Sequence[Block], rows: int) -> tuple[int, float]:
+    """How many blocks stand in a row, and how much of its width each has, in inches."""
+    per_row = -(-len(blocks) // rows)
+    ends = [
+        (WIDTH - MARGIN - _reach(b)) / (n % per_row + 0.5) for n, b in enumerate(blocks)
+    ]
+    return per_row, min(0.95, (WIDTH - MARGIN) / per_row, *ends)
 
 
 def _blocks(
@@ -190,11 +199,20 @@ def _lines(block: Block) -> str:
     return f"{first}\n{', '.join(rest)}" if rest else first
 
 
+def _shape(block: Block) -> str:
+    first, *rest = map(str, block.shape)
+    return f"{first}{TIMES}\n{TIMES.join(rest)}" if rest else first
+
+
+def _width(text: str) -> float:
+    """The width of a label's longest line, in inches."""
+    paths = [TextPath((0, 0), line, size=8) for line in text.split("\n")]
+    return max(float(path.get_extents().width) for path in paths) / 72
+
+
 def _reach(block: Block) -> float:
     """How far the slanted label reaches up and to the right, in inches."""
-    paths = [TextPath((0, 0), line, size=8) for line in _lines(block).split("\n")]
-    points = max(float(path.get_extents().width) for path in paths)
-    return points / 72 * sqrt(0.5) + 2 * LINE
+    return _width(_lines(block)) * sqrt(0.5) + 2 * LINE
 
 
 def _draw(
@@ -222,9 +240,7 @@ def _draw(
     above, below = y + TALLEST / 2 + LINE, y - TALLEST / 2 - LINE / 2
     slanted: dict[str, Any] = {"rotation": 45, "rotation_mode": "anchor"}
     ax.text(x, above, _lines(block), size=8, va="center", linespacing=1.25, **slanted)
-    first, *rest = map(str, block.shape)
-    shape = f"{first}{TIMES}\n{TIMES.join(rest)}" if rest else first
-    ax.text(x, below, shape, size=8, ha="center", va="top", linespacing=1.1)
+    ax.text(x, below, _shape(block), size=8, ha="center", va="top", linespacing=1.1)
 
 
 def _faces(

@@ -67,6 +67,8 @@ def recipes(where: torch.device) -> str:
     """All recipes, two steps, in every precision: as on the CPU in float32."""
     worst = dict.fromkeys(FAR, 0.0)
     for recipe in RECIPES.values():
+        if recipe.data == "nuclei":  # has no embedded stand-in
+            continue
         expected = two_steps(recipe, Compute(CPU))
         for precision, limit in FAR.items():
             found = two_steps(recipe, Compute(where, precision))

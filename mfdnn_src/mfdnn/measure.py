@@ -78,6 +78,50 @@ def confusion(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
     return torch.bincount(cells, minlength=classes**2).view(classes, classes)
 
 
+def iou(counts: Tensor) -> Tensor:
+    """Return the intersection over union of each class, from a confusion matrix.
+
+    Args:
+        counts: shape (C, C), as `confusion` gives them.
+
+    Returns:
+        for each class: how many examples (pixels) have it as label and as prediction,
+        over how many have it as one of both; shape (C,), float64, NaN for a class that
+        occurs in neither.
+
+    Raises:
+        ValueError: if the matrix is not square.
+
+    Source: lecture topic 4.27; Everingham et al., "The Pascal visual object classes
+    challenge: a retrospective" (2015).
+
+    >>> iou(torch.tensor([[3, 1], [0, 4]]))
+    tensor([0.7500, 0.8000], dtype=torch.float64)
+    """
+    both, either = _overlap(counts)
+    return both / (either - both)
+
+
+def dice(counts: Tensor) -> Tensor:
+    """Return the Dice coefficient of each class: twice the intersection over the sum.
+
+    Arguments, results and errors as of `iou`; 2 iou / (1 + iou).
+
+    Source: Dice, "Measures of the amount of ecologic association between species"
+    (1945); for two classes the F1 score.
+    """
+    both, either = _overlap(counts)
+    return 2 * both / either
+
+
+def _overlap(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """For each class, its size in both, and the sum of its sizes, float64."""
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
+        raise ValueError(f"a confusion matrix is square, not {tuple(counts.shape)}")
+    counts = counts.double()
+    return counts.diagonal(), counts.sum(0) + counts.sum(1)
+
+
 def psnr(x: Tensor, y: Tensor, peak: float = 1.0) -> Tensor:
     """Return the peak signal-to-noise ratio of images, in decibels.
 

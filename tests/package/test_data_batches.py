@@ -222,6 +222,36 @@ def test_pad_crop_draws_every_shift_of_torchvisions_crop():
     assert stats.chisquare(counts.flatten().numpy()).pvalue > 1e-3
 
 
+def test_crop_draws_every_place_of_torchvisions_crop():
+    x = images(2000, 2, 5, 4)
+    out = augment.Crop(3)(x, rng())
+    counts = torch.zeros(3, 2)
+    for before, after in zip(x, out, strict=True):
+        places = itertools.product(range(3), range(2))
+        found = [p for p in places if torch.equal(tv.crop(before, *p, 3, 3), after)]
+        assert len(found) == 1
+        counts[found[0]] += 1
+    assert stats.chisquare(counts.flatten().numpy()).pvalue > 1e-3
+
+
+def test_turn_draws_the_eight_symmetries_of_the_square():
+    x = images(2400, 2, 4, 4)
+    out = augment.Turn()(x, rng())
+    counts = [0] * 8
+    for before, after in zip(x, out, strict=True):
+        turns = [torch.rot90(before, k, (1, 2)) for k in range(4)]
+        turns += [tv.hflip(image) for image in turns]
+        found = [k for k, image in enumerate(turns) if torch.equal(image, after)]
+        assert len(found) == 1
+        counts[found[0]] += 1
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_turn_wants_squares():
+    with pytest.raises(ValueError, match=r"shape \(64, 3, 12, 10\) are not square"):
+        augment.Turn()(images(), rng())
+
+
 @pytest.mark.parametrize("size", [1, 4, 5])
 def test_cutout_hides_a_square_around_every_pixel_equally_often(size):
     x = images(6000, 1, 6, 5)  # no pixel is 0

@@ -10,7 +10,12 @@ from mfdnn.nn import LeNet, SparseLeNet, mlp
 from mfdnn.trace import trace
 from skimage.data import astronaut, camera
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from sklearn.metrics import confusion_matrix, top_k_accuracy_score
+from sklearn.metrics import (
+    confusion_matrix,
+    f1_score,
+    jaccard_score,
+    top_k_accuracy_score,
+)
 from torch import nn
 from torch.distributions import MultivariateNormal, Uniform
 
@@ -89,6 +94,22 @@ def test_confusion_refuses_unknown_classes(wrong):
     for pair in ((fine, wrong), (wrong, fine)):
         with pytest.raises(ValueError, match=r"not in 0, \.\.\., 2"):
             measure.confusion(*pair, 3)
+
+
+def test_overlaps_are_scikit_learns(rng):
+    labels = torch.randint(4, (300,), generator=rng)
+    predictions = torch.where(
+        torch.rand(300, generator=rng) < 0.6,
+        labels,
+        torch.randint(3, (300,), generator=rng),
+    )
+    counts = measure.confusion(predictions, labels, 5)  # class 4 never occurs
+    for ours, theirs in ((measure.iou, jaccard_score), (measure.dice, f1_score)):
+        expected = theirs(labels, predictions, labels=range(4), average=None)
+        assert ours(counts)[:4].tolist() == pytest.approx(expected.tolist())
+        assert ours(counts)[4].isnan()
+        with pytest.raises(ValueError, match=r"is square, not \(5, 4\)"):
+            ours(counts[:, :4])
 
 
 def test_confusion_refuses_other_shapes():

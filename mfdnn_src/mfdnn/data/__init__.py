@@ -5,6 +5,7 @@ from mfdnn.data.batches import Batches
 from mfdnn.data.choose import image_set
 from mfdnn.data.embedded import digits, phantom, photo_crops, restoration_crops
 from mfdnn.data.full import cifar10, fashion_mnist, kmnist, mnist
+from mfdnn.data.nuclei import nuclei
 from mfdnn.data.tabular import diabetes
 from mfdnn.data.types import (
     DataError,
@@ -31,6 +32,7 @@ __all__ = [
     "image_set",
     "kmnist",
     "mnist",
+    "nuclei",
     "phantom",
     "photo_crops",
     "restoration_crops",

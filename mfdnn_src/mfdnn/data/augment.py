@@ -144,6 +144,46 @@ class PadCrop:
 
 
 @dataclasses.dataclass(frozen=True)
+class Crop:
+    """Cut a square out of each image at random, all places equally likely.
+
+    Images of shape (B, C, H, W), any type, to (B, C, size, size).
+    """
+
+    size: int
+
+    def __call__(self, images: Tensor, generator: Generator | None) -> Tensor:
+        """Return the pieces."""
+        windows = images.unfold(2, self.size, 1).unfold(3, self.size, 1)
+        start = [
+            torch.randint(places, (len(images),), generator=generator)
+            for places in windows.shape[2:4]
+        ]
+        top, left = (s.to(images.device) for s in start)
+        each = torch.arange(len(images), device=images.device)
+        return windows[each, :, top, left]  # (B, C, size, size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """Turn and mirror each image: one of the eight symmetries of the square.
+
+    Square images of shape (B, C, H, H), any type, where left and right, up and down
+    mean nothing: textures, microscopy. All eight are equally likely.
+    """
+
+    def __call__(self, images: Tensor, generator: Generator | None) -> Tensor:
+        """Return the turned images."""
+        if images.shape[-1] != images.shape[-2]:
+            raise ValueError(f"images of shape {tuple(images.shape)} are not square")
+        draw = torch.randint(2, (3, len(images)), generator=generator).bool()
+        draw = draw.to(images.device)[:, :, None, None, None]
+        images = torch.where(draw[0], images.flip(-1), images)
+        images = torch.where(draw[1], images.flip(-2), images)
+        return torch.where(draw[2], images.transpose(-1, -2), images)
+
+
+@dataclasses.dataclass(frozen=True)
 class Cutout:
     """Set a square to zero; its centre is a pixel drawn uniformly.
 

@@ -7,16 +7,21 @@ from mfdnn.nn.mlp import mlp
 from mfdnn.nn.nin import NiNCIFAR10
 from mfdnn.nn.resnet import BasicBlock, Bottleneck, ResNet, resnet
 from mfdnn.nn.resnext import ResNeXtBlock, resnext
+from mfdnn.nn.restoration import SRCNN, VDSR, DnCNN
 from mfdnn.nn.senet import SEBasicBlock, SEBottleneck, SqueezeExcitation, se_resnet
+from mfdnn.nn.unet import UNet
 from mfdnn.nn.vgg import VGG, VGGCIFAR10
 
 __all__ = [
+    "SRCNN",
+    "VDSR",
     "VGG",
     "VGGCIFAR10",
     "AlexNetCIFAR10",
     "BasicBlock",
     "Bottleneck",
     "ClassicalLeNet",
+    "DnCNN",
     "GoogLeNet",
     "GoogLeNetCIFAR10",
     "Inception",
@@ -28,6 +33,7 @@ __all__ = [
     "SEBottleneck",
     "SparseLeNet",
     "SqueezeExcitation",
+    "UNet",
     "mlp",
     "resnet",
     "resnext",

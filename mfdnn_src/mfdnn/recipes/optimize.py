@@ -3,19 +3,23 @@
 from collections.abc import Iterable
 
 from torch import nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from mfdnn.recipes.recipe import Settings
 
-#: The settings that `sgd` reads, and their types.
-SGD_SETTINGS = {
+#: The settings that `adam` reads, and their types.
+ADAM_SETTINGS = {
     "lr": float,  # the learning rate
-    "momentum": float,  # the factor of the velocity in each step, 0 for plain SGD
-    "weight_decay": float,  # the factor of theta that is added to each gradient
     #: "constant"; "cosine": half a period, down to 0 at the end; or "one-cycle": up to
     #: lr on a straight line for a quarter of the steps, then down to 0 on another one
     "schedule": str,
+}
+#: The settings that `sgd` reads, and their types.
+SGD_SETTINGS = {
+    **ADAM_SETTINGS,
+    "momentum": float,  # the factor of the velocity in each step, 0 for plain SGD
+    "weight_decay": float,  # the factor of theta that is added to each gradient
 }
 
 
@@ -42,12 +46,30 @@ def sgd(
         momentum=float(settings["momentum"]),
         weight_decay=float(settings["weight_decay"]),
     )
+    return optimizer, _schedule(optimizer, settings, steps)
+
+
+def adam(
+    parameters: Iterable[nn.Parameter], settings: Settings, steps: int
+) -> tuple[Optimizer, LRScheduler | None]:
+    """Make Adam and the schedule of its learning rate (lecture topic 3.45).
+
+    Arguments, results and errors as of `sgd`, settings of `ADAM_SETTINGS`.
+    """
+    optimizer = Adam(parameters, lr=float(settings["lr"]))
+    return optimizer, _schedule(optimizer, settings, steps)
+
+
+def _schedule(
+    optimizer: Optimizer, settings: Settings, steps: int
+) -> LRScheduler | None:
+    """The scheduler that the settings name, to be stepped after every step."""
     if settings["schedule"] == "constant":
-        return optimizer, None
+        return None
     if settings["schedule"] == "cosine":
-        return optimizer, CosineAnnealingLR(optimizer, steps)
+        return CosineAnnealingLR(optimizer, steps)
     if settings["schedule"] == "one-cycle":
-        return optimizer, OneCycleLR(
+        return OneCycleLR(
             optimizer,
             float(settings["lr"]),
             total_steps=steps,

@@ -91,7 +91,9 @@ class Task(ABC):
     def evaluate(self, learner: Learner, test: DataSet) -> dict[str, float]:
         """Measure a learner on the whole test set, which is on its device."""
 
-    def sample(self, learner: Learner, generator: Generator) -> Tensor | None:
+    def sample(
+        self, learner: Learner, test: DataSet, generator: Generator
+    ) -> Tensor | None:
         """Make a picture for the record: images (N, C, H, W) in [0, 1], or nothing."""
         return None
 
@@ -225,7 +227,7 @@ def run(
             checkpoint=Checkpoint(checkpoint, str(facts)) if checkpoint else None,
             progress=progress,
         )
-        picture = recipe.task.sample(learner, generator)
+        picture = recipe.task.sample(learner, exam, generator)
     seconds = sum(history.seconds)
     record = Record(
         **facts,  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ import yaml
 from docutils import nodes
 from docutils.statemachine import StringList
 from mfdnn import records
+from sphinx.environment.collectors.toctree import TocTreeCollector
 from sphinx.util.docutils import SphinxDirective
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -27,7 +28,7 @@ CHAPTERS = {
     "1": "Optimization and stochastic gradient descent",
     "2": "Shallow networks to multilayer perceptrons",
     "3": "Convolutional networks",
-    "4": "Inverse problems and other applications",
+    "4": "Convolutional networks for other supervised tasks",
     "5": "Unsupervised learning and generative models",
     "A": "Appendix: Monte Carlo and stochastic gradients",
 }
@@ -66,6 +67,24 @@ def set_apart_proofs(app, doctree):
 def set_theme(app, config):
     """Theme options that Jupyter Book has no name for."""
     config.html_theme_options.update(navbar_persistent=[], show_toc_level=2)
+
+
+def letter_appendices(app, env):
+    """Number the appendix in ``appendix-a-NAME`` A, its pages A.1, ...
+
+    Runs after the chapters are counted, and counts figures and statements again.
+    """
+    pages = [page for page in env.toc_secnumbers if page.startswith("appendix-")]
+    for page in pages:
+        letter = page.split("-")[1].upper()
+        numbers = env.toc_secnumbers[page]
+        for anchor, number in numbers.items():
+            numbers[anchor] = number and (letter, *number[1:])
+        for node in [env.titles[page], *env.tocs[page].findall(nodes.reference)]:
+            if number := node.get("secnumber"):
+                node["secnumber"] = [letter, *number[1:]]
+    TocTreeCollector().assign_figure_numbers(env)
+    return pages
 
 
 def drop_thebe(app, pagename, templatename, context, doctree):
@@ -324,6 +343,7 @@ def setup(app):
     """Register everything with Sphinx."""
     app.connect("config-inited", hide_twins, priority=100)
     app.connect("config-inited", set_theme)
+    app.connect("env-get-updated", letter_appendices, priority=900)
     app.connect("doctree-read", set_apart_proofs)
     app.connect("doctree-resolved", drop_repeated_ids)
     app.connect("doctree-resolved", keep_punctuation_with_formulas)

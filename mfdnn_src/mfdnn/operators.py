@@ -44,9 +44,9 @@ def adjoint_gap(
         y: any shape, real or complex.
 
     Returns:
-        |<y, A x> - <A* y, x>| / (|y| |A x|), about the rounding error for an adjoint.
-        <a, b> sums conj(a) b. Where x is real its space is the real one, and real parts
-        are compared.
+        the distance of <y, A x> from <A* y, x>, over the norms of y and A x; about the
+        rounding error for an adjoint. <a, b> sums conj(a) b. Where x is real its space
+        is the real one, and real parts are compared.
 
     Raises:
         ValueError: if a map returns something of another shape, or if A x is zero, so

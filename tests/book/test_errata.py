@@ -26,7 +26,7 @@ def errata():
 @functools.cache
 def labels():
     """The labels of all sections of the book's pages."""
-    pages = (p.read_text(encoding="utf-8") for p in BOOK.glob("ch*/*.md"))
+    pages = (p.read_text(encoding="utf-8") for p in BOOK.glob("*/*.md"))
     return {s for page in pages for s in re.findall(r"^\((sec-[\w-]+)\)=$", page, re.M)}
 
 

@@ -8,19 +8,17 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from mfdnn.recipes.recipe import Settings
 
-#: The settings that `adam` reads, and their types.
-ADAM_SETTINGS = {
+#: The settings that `sgd` reads, and their types.
+SGD_SETTINGS = {
     "lr": float,  # the learning rate
+    "momentum": float,  # the factor of the velocity in each step, 0 for plain SGD
+    "weight_decay": float,  # the factor of theta that is added to each gradient
     #: "constant"; "cosine": half a period, down to 0 at the end; or "one-cycle": up to
     #: lr on a straight line for a quarter of the steps, then down to 0 on another one
     "schedule": str,
 }
-#: The settings that `sgd` reads, and their types.
-SGD_SETTINGS = {
-    **ADAM_SETTINGS,
-    "momentum": float,  # the factor of the velocity in each step, 0 for plain SGD
-    "weight_decay": float,  # the factor of theta that is added to each gradient
-}
+#: The settings that `adam` reads, and their types.
+ADAM_SETTINGS = {name: SGD_SETTINGS[name] for name in ("lr", "schedule")}
 
 
 def sgd(

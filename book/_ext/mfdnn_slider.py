@@ -33,20 +33,25 @@ class ChooseSliderOutput(SphinxPostTransform):
                 continue
             if self.app.builder.name in BROWSER:
                 image = forms["image/png"].next_node(nodes.image)
-                html.replace(raw, described(raw, image.get("alt", "")))
+                html.replace(raw, described(raw, image))
                 bundle.children = [html]
             else:
                 bundle.remove(html)
 
 
-def described(raw, alt):
-    """The slider with the page's alternative text before the value of each frame."""
-    if not alt:
-        return raw
-    alt = escape(alt if alt.endswith((".", "?", "!")) else f"{alt}.")
-    text = raw.astext()
-    for attribute in ('data-alt="', '<img alt="'):
-        text = text.replace(attribute, f"{attribute}{alt} ", 1)
+def described(raw, image):
+    """The slider with what the page says of its picture.
+
+    The alternative text goes before the value of each frame; of the classes "photo"
+    counts, with which dark mode leaves the frames as they are.
+    """
+    text, alt = raw.astext(), image.get("alt", "")
+    if alt:
+        alt = escape(alt if alt.endswith((".", "?", "!")) else f"{alt}.")
+        for attribute in ('data-alt="', '<img alt="'):
+            text = text.replace(attribute, f"{attribute}{alt} ", 1)
+    if "photo" in image["classes"]:
+        text = text.replace("<img ", '<img class="photo" ', 1)
     return nodes.raw("", text, format="html", classes=raw["classes"])
 
 

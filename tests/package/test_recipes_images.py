@@ -11,7 +11,7 @@ from mfdnn import recipes
 from mfdnn.data import DataError, Examples, augment
 from mfdnn.device import Compute
 from mfdnn.nn import DnCNN, UNet
-from mfdnn.recipes import restore, segment
+from mfdnn.recipes import classify, restore, segment
 from PIL import Image
 from skimage.filters import threshold_otsu
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
@@ -36,7 +36,8 @@ def test_recipes_have_the_lectures_networks(name):
 
 
 def test_every_recipe_is_here():
-    assert list(ROWS) == [r.name for r in [*restore.RECIPES, *segment.RECIPES]]
+    classifiers = [recipe.name for recipe in classify.RECIPES]
+    assert [*classifiers, *ROWS] == list(recipes.RECIPES)
 
 
 def some_images(count, channels, side, seed):

@@ -334,14 +334,6 @@ def test_dark_figures_are_dark(visit):
     page.context.close()
 
 
-@in_browser
-def test_dark_mode_leaves_photographs_in_a_slider_alone(visit):
-    page, _ = visit("ch4-inverse-problems/denoising", theme="dark")
-    frame = page.locator(".mfdnn-slider img").first
-    assert "invert" not in frame.evaluate("e => getComputedStyle(e).filter")
-    page.context.close()
-
-
 def test_an_appendix_counts_by_its_letter():
     text = html("appendix-a-monte-carlo/importance-sampling")
     assert '<span class="section-number">A.2. </span>' in text

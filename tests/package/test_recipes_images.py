@@ -18,6 +18,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.metrics import jaccard_score
 from torch.nn.functional import interpolate
 
+from tests.package import test_recipes_flows
+
 CPU = Compute(torch.device("cpu"))
 ROWS = {
     "dncnn": (557_057, (1, 24, 24), 1),
@@ -35,9 +37,9 @@ def test_recipes_have_the_lectures_networks(name):
     assert model(torch.zeros(2, *shape)).shape == (2, outputs, *shape[1:])
 
 
-def test_every_recipe_is_here():
+def test_every_recipe_is_tested_here_or_beside():
     classifiers = [recipe.name for recipe in classify.RECIPES]
-    assert [*classifiers, *ROWS] == list(recipes.RECIPES)
+    assert [*classifiers, *ROWS, *test_recipes_flows.ROWS] == list(recipes.RECIPES)
 
 
 def some_images(count, channels, side, seed):

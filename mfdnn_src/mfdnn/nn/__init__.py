@@ -1,10 +1,13 @@
 """The networks of the book, one module an architecture."""
 
 from mfdnn.nn.alexnet import AlexNetCIFAR10
+from mfdnn.nn.autoencoder import Autoencoder
 from mfdnn.nn.googlenet import GoogLeNet, GoogLeNetCIFAR10, Inception
 from mfdnn.nn.lenet import ClassicalLeNet, LeNet, SparseLeNet
 from mfdnn.nn.mlp import mlp
+from mfdnn.nn.nice import nice
 from mfdnn.nn.nin import NiNCIFAR10
+from mfdnn.nn.realnvp import RealNVP
 from mfdnn.nn.resnet import BasicBlock, Bottleneck, ResNet, resnet
 from mfdnn.nn.resnext import ResNeXtBlock, resnext
 from mfdnn.nn.restoration import SRCNN, VDSR, DnCNN
@@ -18,6 +21,7 @@ __all__ = [
     "VGG",
     "VGGCIFAR10",
     "AlexNetCIFAR10",
+    "Autoencoder",
     "BasicBlock",
     "Bottleneck",
     "ClassicalLeNet",
@@ -27,6 +31,7 @@ __all__ = [
     "Inception",
     "LeNet",
     "NiNCIFAR10",
+    "RealNVP",
     "ResNeXtBlock",
     "ResNet",
     "SEBasicBlock",
@@ -35,6 +40,7 @@ __all__ = [
     "SqueezeExcitation",
     "UNet",
     "mlp",
+    "nice",
     "resnet",
     "resnext",
     "se_resnet",

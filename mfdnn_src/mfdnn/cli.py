@@ -181,7 +181,9 @@ def _train(options: argparse.Namespace) -> None:
             return
         print(records.table(result.record))
         if options.record or own:
-            path = records.write(result.record, options.record, result.picture)
+            path = records.write(
+                result.record, options.record, result.picture, recipe.task.columns
+            )
             print(f"written to {path}")
         if not options.checkpoint:
             checkpoint.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from mfdnn.files import replacing
 
 if TYPE_CHECKING:
     import torch
+    from IPython.display import Image
 
     from mfdnn.data import DataSet
 
@@ -276,6 +277,7 @@ def write(
     record: Record,
     path: str | Path | None = None,
     picture: "torch.Tensor | None" = None,
+    columns: int = 8,
 ) -> Path:
     """Check a record and write it, whole or not at all.
 
@@ -285,6 +287,7 @@ def write(
             another seed, device or precision RECIPE-seed1.json and the like. A
             record of the same run is replaced.
         picture: images (N, C, H, W) in [0, 1]; they go beside it as a PNG.
+        columns: how many of them stand in a row.
 
     Returns:
         where it was written.
@@ -313,7 +316,7 @@ def write(
         from torchvision.utils import save_image
 
         with replacing(path.with_suffix(".png")) as file:
-            save_image(picture, file, format="png", nrow=8)
+            save_image(picture, file, format="png", nrow=columns)
     with replacing(path) as file:
         file.write(f"{text}\n".encode())
     return path
@@ -467,6 +470,24 @@ def show(name: str | Path) -> Table:
     record = read(name)
     others = [] if Path(name).suffix else runs(record.recipe)
     return table(record, [r for r in others if r != record])
+
+
+def picture(name: str | Path) -> "Image":
+    """Show the picture that was made with a record: the last line of a page's cell.
+
+    Args:
+        name: a recipe, or the path of a record's file.
+
+    Raises:
+        RecordError: if there is none.
+    """
+    from IPython.display import Image
+
+    path = Path(name) if Path(name).suffix else folder() / f"{name}.json"
+    path = path.with_suffix(".png")
+    if not path.exists():
+        raise RecordError(f"there is no picture {path}")
+    return Image(filename=str(path))  # type: ignore[no-untyped-call]
 
 
 def _listed(settings: Mapping[str, Setting]) -> str:

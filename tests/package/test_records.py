@@ -222,6 +222,34 @@ def test_a_picture_goes_beside_the_record(record, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["r.json", "r.png"]
 
 
+def test_a_picture_has_so_many_columns_and_is_shown(record, tmp_path):
+    picture = torch.linspace(0, 1, 6)[:, None, None, None].expand(6, 1, 4, 4)
+    path = records.write(record, tmp_path / "r.json", picture, columns=3)
+    image = np.asarray(Image.open(path.with_suffix(".png")).convert("L"))
+    # Tiles of 4x4 pixels, and 2 pixels between them.
+    assert image.shape == (2 * 6 + 2, 3 * 6 + 2)
+    levels = image[4::6, 4::6].astype(int)
+    assert np.abs(levels - 51 * np.arange(6).reshape(2, 3)).max() <= 1
+    shown = records.picture(path)
+    assert shown.data == path.with_suffix(".png").read_bytes()
+    with pytest.raises(RecordError, match="no picture"):
+        records.picture(tmp_path / "other.json")
+
+
+@pytest.mark.parametrize("recipe", recipes.RECIPES.values(), ids=lambda r: r.name)
+def test_rows_of_pictures_are_whole(recipe):
+    """Rows are kinds: degraded, restored, clean; the stored pictures have them so."""
+    file = records.folder() / f"{recipe.name}.png"
+    rows = {"Restore": 3, "Segment": 3, "Rebuild": 2, "Detect": 4, "Likelihood": 8}
+    if not file.exists():
+        pytest.skip("no picture of it")
+    wide, high = Image.open(file).size
+    kind = type(recipe.task).__name__
+    side = (wide - 2) // recipe.task.columns
+    assert (wide - 2) % recipe.task.columns == 0
+    assert high == rows[kind] * side + 2
+
+
 def test_a_record_is_shown(record, tmp_path, monkeypatch):
     monkeypatch.setattr(records, "folder", lambda: tmp_path)
     records.write(replace(record, seed=0, about="a < b"))

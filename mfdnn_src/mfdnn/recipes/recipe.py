@@ -56,6 +56,8 @@ class Task(ABC):
     settings: ClassVar[Mapping[str, type]]
     #: What it measures, by name.
     metrics: ClassVar[Mapping[str, Metric]]
+    #: How many images of its picture stand in a row.
+    columns: ClassVar[int] = 8
 
     def load(
         self, data: str, where: str | Path | None = None, published: bool = True

@@ -78,6 +78,7 @@ class Restore(Task):
     #: In each epoch one square of crop x crop pixels is cut out of every piece at
     #: random, then turned and mirrored.
     settings: ClassVar[dict[str, type]] = {**ADAM_SETTINGS, "crop": int}
+    columns: ClassVar[int] = 4
     metrics: ClassVar[dict[str, Metric]] = {
         "test_psnr": Metric("test PSNR", "dB", digits=2),
         "test_ssim": Metric("test SSIM", "", digits=4),

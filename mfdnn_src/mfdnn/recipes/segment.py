@@ -66,6 +66,7 @@ class Segment(Task):
     #: In each epoch one square of crop x crop pixels is cut out of every image at
     #: random, then turned and mirrored.
     settings: ClassVar[dict[str, type]] = {**ADAM_SETTINGS, "crop": int}
+    columns: ClassVar[int] = 6
     metrics: ClassVar[dict[str, Metric]] = {
         "test_iou": Metric("test IoU of the nuclei, mean over images", "", digits=3),
         "pixel_accuracy": Metric("test pixel accuracy", "%", factor=100, digits=2),

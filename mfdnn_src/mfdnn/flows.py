@@ -1,6 +1,7 @@
 """Normalizing flows: invertible maps from data to latents, and their densities.
 
-A flow maps x to z = f(x) and returns log |det df/dx| with it; examples come first.
+A flow maps x to z = f(x) and returns with it the logarithm of the absolute value of
+the determinant of its Jacobian matrix, called log_det; examples come first.
 
 Source: lecture topics 5.30 to 5.52.
 """
@@ -17,13 +18,13 @@ class Flow(nn.Module):
     """An invertible map; by itself the identity."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the latents and log |det df/dx|.
+        """Return the latents and the log-determinants.
 
         Args:
             x: shape (N, ...).
 
         Returns:
-            z, of as many entries an example, and the logarithms, shape (N,).
+            z, of as many entries an example, and log_det, shape (N,).
         """
         return x, x.new_zeros(len(x))
 
@@ -63,8 +64,8 @@ class Coupling(Flow):
 
     Args:
         kept: bool, shape (n,): True at the entries of x^A.
-        network: maps shape (N, |A|) to t of shape (N, |B|); an affine coupling's maps
-            it to (N, 2 |B|), s before t.
+        network: maps x^A, shape (N, a), to t of shape (N, n - a); an affine coupling's
+            maps it to shape (N, 2 (n - a)), s before t.
         affine: whether there is an s, which makes Real NVP of NICE.
     """
 
@@ -76,7 +77,7 @@ class Coupling(Flow):
         self.network, self.affine = network, affine
 
     def _move(self, x_a: Tensor) -> tuple[Tensor, Tensor]:
-        """The pair s, t, both of shape (N, |B|)."""
+        """The pair s, t, both of the shape of x^B."""
         found = self.network(x_a)
         if not self.affine:
             return torch.zeros_like(found), found
@@ -155,7 +156,7 @@ QUANTILES: dict[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] = {
 
 
 class Density(nn.Module):
-    """p(x) = p_Z(f(x)) |det df/dx|, of a flow and a base density.
+    """The density of x when the latents f(x) of a flow have a base density.
 
     Args:
         flow: the flow f.

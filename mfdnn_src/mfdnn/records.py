@@ -21,7 +21,6 @@ from mfdnn.files import replacing
 
 if TYPE_CHECKING:
     import torch
-    from IPython.display import Image
 
     from mfdnn.data import DataSet
 
@@ -472,7 +471,7 @@ def show(name: str | Path) -> Table:
     return table(record, [r for r in others if r != record])
 
 
-def picture(name: str | Path) -> "Image":
+def picture(name: str | Path) -> object:
     """Show the picture that was made with a record: the last line of a page's cell.
 
     Args:

@@ -19,6 +19,7 @@ from sklearn.metrics import jaccard_score
 from torch.nn.functional import interpolate
 
 from tests.package import test_recipes_flows
+from tests.package.compare import wrong_curves
 
 CPU = Compute(torch.device("cpu"))
 ROWS = {
@@ -240,18 +241,8 @@ def train_written_out(recipe, train, test, seed, steps=None):
 
 
 def differences(kind, record):
-    """The names of the curves that a record has otherwise than the plain loop."""
-    recipe, train, test = KINDS[kind]
-    losses, curves = train_written_out(recipe, train, test, 7)
-    wrong = {
-        name
-        for name, values in curves.items()
-        if record.curves[name] != pytest.approx(values, rel=1e-3, abs=1e-4)
-    }
-    if record.first_steps["loss"] != pytest.approx(losses[:2], rel=1e-4):
-        wrong.add("first_steps")
-    assert record.curves.keys() == curves.keys()
-    return wrong
+    found = train_written_out(*KINDS[kind], 7)
+    return wrong_curves(record, *found, rel=1e-3, atol=1e-4)
 
 
 def recorded(kind):

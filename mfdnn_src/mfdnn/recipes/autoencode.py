@@ -79,9 +79,12 @@ class Rebuild(Task):
         self, learner: Learner, test: DataSet, generator: Generator
     ) -> Tensor | None:
         """The first eight test images, and below them their reconstructions."""
-        some = _images(test, "image")[:8]
-        rebuilt = self.rebuild(learner, some).reshape(some.shape)
-        return torch.cat([to_unit(some), rebuilt])
+        return self.beside(learner, _images(test, "image")[:8])
+
+    def beside(self, learner: Learner, images: Tensor) -> Tensor:
+        """Images in [0, 1], then their reconstructions, shape (2 N, C, H, W)."""
+        rebuilt = self.rebuild(learner, images).reshape(images.shape)
+        return torch.cat([to_unit(images), rebuilt])
 
 
 @dataclass(frozen=True)
@@ -140,13 +143,8 @@ class Detect(Rebuild):
         self, learner: Learner, test: DataSet, generator: Generator
     ) -> Tensor | None:
         """Eight digits, their reconstructions; eight characters, theirs."""
-        assert isinstance(test, Examples)
-        pictures = []
-        for name in ("image", "novel"):
-            some = test[name][:8]
-            pictures.append(to_unit(some))
-            pictures.append(self.rebuild(learner, some).reshape(some.shape))
-        return torch.cat(pictures)
+        both = [_images(test, name)[:8] for name in ("image", "novel")]
+        return torch.cat([self.beside(learner, images) for images in both])
 
 
 def _images(data: DataSet, name: str) -> Tensor:

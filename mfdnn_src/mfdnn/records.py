@@ -83,7 +83,7 @@ class Record:
     Args:
         recipe, about, task, epochs, batch_size, settings: the recipe's facts.
         headline: the name of the final value by which the run is quoted.
-        metric: how that value is written.
+        metrics: how measured values are written, by name; that of the headline is here.
         seed: of all random draws.
         compute: precision, memory layout, processes, threads.
         device: type of the device, and the name its maker gave it.
@@ -105,7 +105,7 @@ class Record:
     batch_size: int
     settings: Mapping[str, Setting]
     headline: str
-    metric: Metric
+    metrics: Mapping[str, Metric]
     seed: int
     compute: Mapping[str, Setting]
     device: Mapping[str, str]
@@ -121,6 +121,11 @@ class Record:
     def value(self) -> float:
         """The final value by which the run is quoted."""
         return self.final[self.headline]
+
+    @property
+    def metric(self) -> Metric:
+        """How that value is written."""
+        return self.metrics[self.headline]
 
     @property
     def variant(self) -> str:
@@ -170,6 +175,13 @@ _SET = _object(
     sha256={"type": "string", "pattern": "^[0-9a-f]{64}$"},
 )
 
+_METRIC = _object(
+    name=_TEXT,
+    unit={"type": "string"},
+    factor={"type": "number", "not": {"const": 0}},
+    digits={"type": "integer", "minimum": 0},
+)
+
 #: What a record looks like in its file (JSON Schema, draft 2020-12).
 SCHEMA = _object(
     recipe={"type": "string", "pattern": "^[a-z0-9]+(-[a-z0-9]+)*$"},
@@ -180,12 +192,7 @@ SCHEMA = _object(
     batch_size=_COUNT,
     settings=_each(_SCALAR, least=0),
     headline=_TEXT,
-    metric=_object(
-        name=_TEXT,
-        unit={"type": "string"},
-        factor={"type": "number", "not": {"const": 0}},
-        digits={"type": "integer", "minimum": 0},
-    ),
+    metrics=_each(_METRIC),
     seed={"type": "integer", "minimum": 0},
     compute=_each(_SCALAR, "precision", "processes", "threads"),
     device=_object(type={"enum": ["cpu", "cuda", "mps"]}, name=_TEXT),
@@ -255,8 +262,11 @@ def from_json(fields: Mapping[str, Any]) -> Record:
         raise RecordError("$.final: not the last values of the curves")
     if fields["headline"] not in fields["final"]:
         raise RecordError("$.headline: not a name of the final values")
+    if fields["headline"] not in fields["metrics"]:
+        raise RecordError("$.headline: not a name of the metrics")
     sets = {name: DataFacts(**facts) for name, facts in fields["data"].items()}
-    return Record(**{**fields, "data": sets, "metric": Metric(**fields["metric"])})
+    metrics = {name: Metric(**facts) for name, facts in fields["metrics"].items()}
+    return Record(**{**fields, "data": sets, "metrics": metrics})
 
 
 def folder() -> Path:
@@ -402,11 +412,9 @@ def table(record: Record, others: Iterable[Record] = ()) -> Table:
     Returns:
         the table.
     """
-    metric = record.metric
+    metric, plain = record.metric, Metric("")
     rows = {
-        name.replace("_", " "): (
-            metric.written(value) if name == record.headline else f"{value:.4f}"
-        )
+        name.replace("_", " "): record.metrics.get(name, plain).written(value)
         for name, value in record.final.items()
     }
     compute, train, test = record.compute, record.data["train"], record.data["test"]

@@ -67,10 +67,11 @@ def test_the_schema_is_a_schema():
 def test_the_schema_has_the_fields_of_the_types():
     from dataclasses import fields
 
+    metric = records.SCHEMA["properties"]["metrics"]["additionalProperties"]
     for kind, schema in (
         (records.Record, records.SCHEMA),
         (records.DataFacts, records.SCHEMA["properties"]["data"]["properties"]["test"]),
-        (records.Metric, records.SCHEMA["properties"]["metric"]),
+        (records.Metric, metric),
     ):
         assert {f.name for f in fields(kind)} == set(schema["properties"])
 
@@ -119,7 +120,8 @@ def test_records_survive_the_file(record, tmp_path):
         ("final/test_accuracy", 0.999, "last values"),
         ("final/extra", 0.999, "last values"),
         ("headline", "test_psnr", "not a name of the final"),
-        ("metric/factor", 0, "metric.factor"),
+        ("metrics/test_accuracy/factor", 0, "metrics.test_accuracy.factor"),
+        ("metrics/test_accuracy", None, "not a name of the metrics"),
         ("configuration", {}, "form of mfdnn 0.1.0"),
     ],
 )

@@ -234,7 +234,7 @@ def run(
     record = Record(
         **facts,  # type: ignore[arg-type]
         headline=recipe.headline,
-        metric=recipe.task.metrics[recipe.headline],
+        metrics=dict(recipe.task.metrics),
         device=describe(compute.device),
         versions=versions(),
         seconds=round(seconds, 3),

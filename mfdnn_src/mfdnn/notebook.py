@@ -1,5 +1,7 @@
 """What every page of the book does before its first line of mathematics."""
 
+import warnings
+
 import torch
 
 from mfdnn import plot
@@ -13,4 +15,6 @@ def setup_page() -> None:
 
     """
     torch.set_num_threads(1)
+    # Matplotlib says so when the clock does: on a busy machine only.
+    warnings.filterwarnings("ignore", 'Creating legend with loc="best"')
     plot.use_style()

@@ -7,6 +7,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import warnings
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -14,6 +15,7 @@ import mfdnn
 import pytest
 import torch
 from mfdnn import plot
+from mfdnn.notebook import setup_page
 
 MODULES = [m.name for m in pkgutil.walk_packages(mfdnn.__path__, "mfdnn.")]
 
@@ -81,3 +83,13 @@ def test_path_goes_through_the_iterates(axes):
 def test_path_refuses_points_outside_the_plane(axes, shape):
     with pytest.raises(ValueError, match="not \\(K \\+ 1, 2\\)"):
         plot.path(axes, torch.zeros(shape))
+
+
+def test_setup_page_silences_what_depends_on_the_clock():
+    """A page's stderr must not tell how busy the machine is; other warnings stay."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        setup_page()
+        warnings.warn('Creating legend with loc="best" can be slow', stacklevel=1)
+        warnings.warn("Something else", stacklevel=1)
+    assert [str(one.message) for one in caught] == ["Something else"]

@@ -94,7 +94,8 @@ class Record:
         examples_per_s: training examples a second.
         first_steps: what the first two steps returned on the CPU in float32.
         curves: for each name one value an epoch.
-        final: the last value of each curve.
+        final: the last value of each curve, and metrics that were measured at the end
+            only.
     """
 
     recipe: str
@@ -258,8 +259,10 @@ def from_json(fields: Mapping[str, Any]) -> Record:
     lengths = {len(curve) for curve in fields["curves"].values()}
     if len(lengths) > 1 or max(lengths) > fields["epochs"]:
         raise RecordError("$.curves: not one value an epoch")
-    if fields["final"] != {k: curve[-1] for k, curve in fields["curves"].items()}:
-        raise RecordError("$.final: not the last values of the curves")
+    last = {k: curve[-1] for k, curve in fields["curves"].items()}
+    once = fields["final"].keys() - last.keys()
+    if fields["final"] | last != fields["final"] or once - fields["metrics"].keys():
+        raise RecordError("$.final: not the last values of the curves, or no metrics")
     if fields["headline"] not in fields["final"]:
         raise RecordError("$.headline: not a name of the final values")
     if fields["headline"] not in fields["metrics"]:

@@ -69,8 +69,7 @@ class Supervised:
 
     Args:
         model: the network.
-        loss: maps the model's output and the batch's last tensor to the mean loss
-            over the batch, shape ().
+        loss: maps the model's output and y to the mean loss over the batch, shape ().
         optimizer: of the model's parameters.
         scheduler: stepped after every step, so its times count steps.
         forward: a context for the forward pass, such as `device.autocast`.
@@ -79,7 +78,7 @@ class Supervised:
     def __init__(
         self,
         model: nn.Module,
-        loss: Callable[[Tensor, Tensor], Tensor],
+        loss: Callable[[Any, Tensor], Tensor],
         optimizer: Optimizer,
         scheduler: LRScheduler | None = None,
         forward: AbstractContextManager[object] | None = None,
@@ -98,11 +97,15 @@ class Supervised:
         """Optimizer and schedule."""
         return {"optimizer": self.optimizer, "scheduler": self.scheduler}
 
-    def step(self, *batch: Tensor) -> dict[str, Tensor]:
-        """Compute the loss of a batch (x, y), its gradient, and move the weights."""
+    def objective(self, *batch: Tensor) -> Tensor:
+        """The loss of a batch (x, y), shape ()."""
         x, y = batch
+        return self.loss(self.model(x), y)
+
+    def step(self, *batch: Tensor) -> dict[str, Tensor]:
+        """Compute the objective of a batch, its gradient, and move the weights."""
         with self.forward:
-            value = self.loss(self.model(x), y)
+            value = self.objective(*batch)
         self.optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()

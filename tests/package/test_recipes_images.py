@@ -18,7 +18,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.metrics import jaccard_score
 from torch.nn.functional import interpolate
 
-from tests.package import test_recipes_flows
+from tests.package import test_recipes_flows, test_recipes_latent
 from tests.package.compare import wrong_curves
 
 CPU = Compute(torch.device("cpu"))
@@ -40,7 +40,8 @@ def test_recipes_have_the_lectures_networks(name):
 
 def test_every_recipe_is_tested_here_or_beside():
     classifiers = [recipe.name for recipe in classify.RECIPES]
-    assert [*classifiers, *ROWS, *test_recipes_flows.ROWS] == list(recipes.RECIPES)
+    others = [*ROWS, *test_recipes_flows.ROWS, *test_recipes_latent.ROWS]
+    assert [*classifiers, *others] == list(recipes.RECIPES)
 
 
 def some_images(count, channels, side, seed):

@@ -13,13 +13,16 @@ from mfdnn.nn.resnext import ResNeXtBlock, resnext
 from mfdnn.nn.restoration import SRCNN, VDSR, DnCNN
 from mfdnn.nn.senet import SEBasicBlock, SEBottleneck, SqueezeExcitation, se_resnet
 from mfdnn.nn.unet import UNet
+from mfdnn.nn.vae import VAE, VQVAE
 from mfdnn.nn.vgg import VGG, VGGCIFAR10
 
 __all__ = [
     "SRCNN",
+    "VAE",
     "VDSR",
     "VGG",
     "VGGCIFAR10",
+    "VQVAE",
     "AlexNetCIFAR10",
     "Autoencoder",
     "BasicBlock",

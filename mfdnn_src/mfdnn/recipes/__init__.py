@@ -4,7 +4,7 @@ To add an experiment of a kind that is here, see the top of that module. A new k
 is one module with a `Task` and its `RECIPES`, and a line in `KINDS`.
 """
 
-from mfdnn.recipes import autoencode, classify, flow, restore, segment
+from mfdnn.recipes import autoencode, classify, flow, latent, restore, segment
 from mfdnn.recipes.recipe import (
     Plan,
     Recipe,
@@ -27,7 +27,7 @@ __all__ = [
     "run",
 ]
 
-KINDS = (classify, restore, segment, autoencode, flow)
+KINDS = (classify, restore, segment, autoencode, flow, latent)
 #: All recipes by name.
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe for kind in KINDS for recipe in kind.RECIPES

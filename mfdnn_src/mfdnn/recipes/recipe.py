@@ -93,6 +93,10 @@ class Task(ABC):
     def evaluate(self, learner: Learner, test: DataSet) -> dict[str, float]:
         """Measure a learner on the whole test set, which is on its device."""
 
+    def examine(self, learner: Learner, test: DataSet) -> dict[str, float]:
+        """Measure what takes too long after each epoch: at the end only."""
+        return {}
+
     def sample(
         self, learner: Learner, test: DataSet, generator: Generator
     ) -> Tensor | None:
@@ -229,6 +233,7 @@ def run(
             checkpoint=Checkpoint(checkpoint, str(facts)) if checkpoint else None,
             progress=progress,
         )
+        once = recipe.task.examine(learner, exam)
         picture = recipe.task.sample(learner, exam, generator)
     seconds = sum(history.seconds)
     record = Record(
@@ -241,7 +246,7 @@ def run(
         examples_per_s=round(len(train) * len(history) / seconds, 1),
         first_steps=begin,
         curves=history.curves,
-        final={name: values[-1] for name, values in history.curves.items()},
+        final={name: values[-1] for name, values in history.curves.items()} | once,
     )
     return Result(record, picture)
 

@@ -74,7 +74,9 @@ class Evidence(Task):
 
     def transform(self, settings: Settings) -> Transform | None:
         """Draw binary images, and the noise of their latents."""
-        latents, samples = self.network().latents, int(settings["samples"])
+        with torch.device("meta"):  # its sizes only
+            latents = self.network().latents
+        samples = int(settings["samples"])
 
         def transform(
             batch: tuple[Tensor, ...], generator: Generator | None

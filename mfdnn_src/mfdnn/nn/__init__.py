@@ -13,7 +13,7 @@ from mfdnn.nn.resnext import ResNeXtBlock, resnext
 from mfdnn.nn.restoration import SRCNN, VDSR, DnCNN
 from mfdnn.nn.senet import SEBasicBlock, SEBottleneck, SqueezeExcitation, se_resnet
 from mfdnn.nn.unet import UNet
-from mfdnn.nn.vae import VAE, VQVAE
+from mfdnn.nn.vae import VAE, VQVAE, Sampled, VectorQuantized
 from mfdnn.nn.vgg import VGG, VGGCIFAR10
 
 __all__ = [
@@ -39,9 +39,11 @@ __all__ = [
     "ResNet",
     "SEBasicBlock",
     "SEBottleneck",
+    "Sampled",
     "SparseLeNet",
     "SqueezeExcitation",
     "UNet",
+    "VectorQuantized",
     "mlp",
     "nice",
     "resnet",

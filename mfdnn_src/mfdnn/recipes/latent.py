@@ -15,8 +15,7 @@ from torch.nn.functional import mse_loss
 from mfdnn.data import DataSet, LabelledImages, to_unit
 from mfdnn.data.batches import Transform
 from mfdnn.modes import evaluating
-from mfdnn.nn import VAE, VQVAE
-from mfdnn.nn.vae import Sampled, VectorQuantized
+from mfdnn.nn import VAE, VQVAE, Sampled, VectorQuantized
 from mfdnn.recipes.optimize import ADAM_SETTINGS, adam
 from mfdnn.recipes.recipe import Plan, Recipe, Settings, Task
 from mfdnn.records import Metric

@@ -16,7 +16,14 @@ from mfdnn.nn import Autoencoder, RealNVP, nice
 from mfdnn.recipes import autoencode, flow
 from scipy import stats
 
-from tests.package.compare import wrong_curves
+from tests.package.compare import (
+    no_schedule,
+    on_first_examples,
+    on_training_images,
+    plain_loop,
+    shorter,
+    wrong_curves,
+)
 
 CPU = Compute(torch.device("cpu"))
 ROWS = {
@@ -154,27 +161,21 @@ def train_written_out(recipe, train, test, seed, steps=None):
     rng = torch.Generator().manual_seed(seed)
     task = recipe.task
     model = task.network() if hasattr(task, "network") else task.density()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1.0)
-    total = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
-    losses, curves = [], {"loss": []}
-    for _ in range(recipe.epochs):
-        sums = 0.0
-        for index in torch.randperm(len(train), generator=rng).split(recipe.batch_size):
-            rate = recipe.settings["lr"]
-            if recipe.settings["schedule"] == "cosine":
-                rate *= (1 + math.cos(math.pi * len(losses) / total)) / 2
-            optimizer.param_groups[0]["lr"] = rate
-            loss = loss_of(recipe, model, pixels(train)[index], rng)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-            sums += loss.item() * len(index)
-            if len(losses) == steps:
-                return losses, curves, model
-        curves["loss"].append(sums / len(train))
-        for name, value in measured(recipe, model, test).items():
-            curves.setdefault(name, []).append(float(value))
+
+    def differentiate(index):
+        loss = loss_of(recipe, model, pixels(train)[index], rng)
+        loss.backward()
+        return loss.item()
+
+    losses, curves = plain_loop(
+        recipe,
+        model,
+        len(train),
+        rng,
+        differentiate,
+        lambda: measured(recipe, model, test),
+        steps,
+    )
     return losses, curves, model
 
 
@@ -191,34 +192,6 @@ def recorded(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_record_says_what_a_plain_loop_does(kind):
     assert differences(kind, recorded(kind).record) == set()
-
-
-def shorter(data, count):
-    if isinstance(data, LabelledImages):
-        return replace(data, images=data.images[:count], labels=data.labels[:count])
-    return replace(data, tensors={n: t[:count] for n, t in data.tensors.items()})
-
-
-def on_training_images(monkeypatch, recipe, train):
-    kind = type(recipe.task)
-    real = kind.evaluate
-    monkeypatch.setattr(
-        kind, "evaluate", lambda task, model, _: real(task, model, train)
-    )
-
-
-def first_images_only(monkeypatch, recipe, train):
-    kind = type(recipe.task)
-    real = kind.evaluate
-    monkeypatch.setattr(
-        kind, "evaluate", lambda task, model, test: real(task, model, shorter(test, 5))
-    )
-
-
-def no_schedule(monkeypatch, recipe, train):
-    module = autoencode if hasattr(recipe.task, "network") else flow
-    real = module.adam
-    monkeypatch.setattr(module, "adam", lambda *a: (real(*a)[0], None))
 
 
 def evaluated_in_training_mode(monkeypatch, recipe, train):
@@ -247,9 +220,9 @@ def swapped_sets(monkeypatch, recipe, train):
 MISTAKES = [
     ("rebuild", on_training_images),
     ("nice", on_training_images),
-    ("rebuild", first_images_only),
-    ("detect", first_images_only),
-    ("nice", first_images_only),
+    ("rebuild", on_first_examples),
+    ("detect", on_first_examples),
+    ("nice", on_first_examples),
     ("rebuild", no_schedule),
     ("nice", no_schedule),
     ("real nvp", evaluated_in_training_mode),

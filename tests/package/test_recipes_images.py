@@ -19,7 +19,13 @@ from sklearn.metrics import jaccard_score
 from torch.nn.functional import interpolate
 
 from tests.package import test_recipes_flows, test_recipes_latent
-from tests.package.compare import wrong_curves
+from tests.package.compare import (
+    learning_rate,
+    no_schedule,
+    on_first_examples,
+    on_training_images,
+    wrong_curves,
+)
 
 CPU = Compute(torch.device("cpu"))
 ROWS = {
@@ -218,13 +224,7 @@ def train_written_out(recipe, train, test, seed, steps=None):
             x, y = batch_of(recipe, train, index, rng)
             loss = loss_of(model(x), y)
             gradients = torch.autograd.grad(loss, parameters)
-            rate = recipe.settings["lr"]
-            if recipe.settings["schedule"] == "cosine":
-                rate *= (1 + math.cos(math.pi * len(losses) / total)) / 2
-            else:
-                rate *= np.interp(
-                    len(losses), [0, total / 4 - 1, total - 1], [0.04, 1, 4e-6]
-                )
+            rate = learning_rate(recipe.settings, len(losses), total)
             k = len(losses) + 1
             for p, g, m, v in zip(parameters, gradients, first, second, strict=True):
                 m.mul_(0.9).add_(0.1 * g)
@@ -275,31 +275,6 @@ def test_the_pictures_rows_are_what_they_say(kind):
         torch.testing.assert_close(picture[0], given[0].clamp(0, 1))
 
 
-def on_training_images(monkeypatch, recipe, train):
-    kind = type(recipe.task)
-    real = kind.evaluate
-    monkeypatch.setattr(
-        kind, "evaluate", lambda task, model, _: real(task, model, train)
-    )
-
-
-def first_image_only(monkeypatch, recipe, train):
-    kind = type(recipe.task)
-    real = kind.evaluate
-
-    def evaluate(task, model, test):
-        short = {name: tensor[:1] for name, tensor in test.tensors.items()}
-        return real(task, model, replace(test, tensors=short))
-
-    monkeypatch.setattr(kind, "evaluate", evaluate)
-
-
-def no_schedule(monkeypatch, recipe, train):
-    module = restore if recipe is not OUTLINE else segment
-    real = module.adam
-    monkeypatch.setattr(module, "adam", lambda *a: (real(*a)[0], None))
-
-
 def evaluated_in_training_mode(monkeypatch, recipe, train):
     from contextlib import nullcontext
 
@@ -318,7 +293,7 @@ def alone(change):
 
 MISTAKES = {
     "metrics of the training images": on_training_images,
-    "the first test image only": first_image_only,
+    "the first test images only": on_first_examples,
     "no schedule": no_schedule,
     "evaluated in training mode": evaluated_in_training_mode,
     "no turning": no_turns,

@@ -15,7 +15,15 @@ from mfdnn.recipes import latent
 from scipy import stats
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
-from tests.package.compare import wrong_curves
+from tests.package.compare import (
+    examined_on_first,
+    no_schedule,
+    on_first_examples,
+    on_training_images,
+    plain_loop,
+    shorter,
+    wrong_curves,
+)
 
 CPU = Compute(torch.device("cpu"))
 
@@ -116,7 +124,6 @@ def quantized_gradients(recipe, model, images):
     rebuilt = ((model.decoder(e) - x) ** 2).mean()
     factor = recipe.settings["commitment"]
     gap = z.detach() - e.detach()
-    model.zero_grad()
     rebuilt.backward()
     z.backward(e.grad + factor * 2 * gap / gap.numel())
     pull = torch.zeros_like(model.codebook.weight)
@@ -145,33 +152,24 @@ def train_written_out(recipe, train, test, seed, steps=None):
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
     model = recipe.task.network()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1.0)
-    total = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
-    losses, curves = [], {"loss": []}
-    for _ in range(recipe.epochs):
-        sums = 0.0
-        for index in torch.randperm(len(train), generator=rng).split(recipe.batch_size):
-            rate = recipe.settings["lr"]
-            rate *= (1 + math.cos(math.pi * len(losses) / total)) / 2
-            if recipe.settings["schedule"] == "one-cycle":
-                rate = recipe.settings["lr"] / 25 * (1 + 24 * len(losses) / (total / 4))
-            optimizer.param_groups[0]["lr"] = rate
-            images = train.images[index]
-            optimizer.zero_grad()
-            if isinstance(recipe.task, latent.Evidence):
-                loss = loss_of(recipe, model, images, rng)
-                loss.backward()
-                value = loss.item()
-            else:
-                value = quantized_gradients(recipe, model, images)
-            optimizer.step()
-            losses.append(value)
-            sums += value * len(index)
-            if len(losses) == steps:
-                return losses, curves, model
-        curves["loss"].append(sums / len(train))
-        for name, number in measured(recipe, model, test).items():
-            curves.setdefault(name, []).append(float(number))
+
+    def differentiate(index):
+        images = train.images[index]
+        if isinstance(recipe.task, latent.Quantize):
+            return quantized_gradients(recipe, model, images)
+        loss = loss_of(recipe, model, images, rng)
+        loss.backward()
+        return loss.item()
+
+    losses, curves = plain_loop(
+        recipe,
+        model,
+        len(train),
+        rng,
+        differentiate,
+        lambda: measured(recipe, model, test),
+        steps,
+    )
     return losses, curves, model
 
 
@@ -209,31 +207,6 @@ def test_a_record_says_what_a_plain_loop_does(kind):
     assert differences(kind, recorded(kind).record) == set()
 
 
-def on_training_images(monkeypatch, recipe, train):
-    kind = type(recipe.task)
-    for name in ("evaluate", "examine"):
-        real = getattr(kind, name)
-        monkeypatch.setattr(
-            kind, name, lambda task, model, _, real=real: real(task, model, train)
-        )
-
-
-def first_images_only(monkeypatch, recipe, train):
-    kind = type(recipe.task)
-    real = kind.evaluate
-
-    def evaluate(task, model, test):
-        few = replace(test, images=test.images[:5], labels=test.labels[:5])
-        return real(task, model, few)
-
-    monkeypatch.setattr(kind, "evaluate", evaluate)
-
-
-def no_schedule(monkeypatch, recipe, train):
-    real = latent.adam
-    monkeypatch.setattr(latent, "adam", lambda *a: (real(*a)[0], None))
-
-
 def grey_images(monkeypatch, recipe, train):
     monkeypatch.setattr(latent, "binarize", lambda x, _: x.flatten(1) / 255)
 
@@ -269,8 +242,9 @@ def codes_that_stay(monkeypatch, recipe, train):
 MISTAKES = [
     ("vlb", on_training_images),
     ("vq", on_training_images),
-    ("vlb", first_images_only),
-    ("vq", first_images_only),
+    ("vlb", on_first_examples),
+    ("vq", on_first_examples),
+    ("vlb", examined_on_first),
     ("iwae", no_schedule),
     ("vq", no_schedule),
     ("vlb", grey_images),
@@ -346,7 +320,7 @@ def test_pictures():
 def test_two_steps_of_the_recipes(name):
     recipe = replace(recipes.find(name), batch_size=2)
     train, test = recipe.load("embedded")
-    train = replace(train, images=train.images[:6], labels=train.labels[:6])
+    train = shorter(train, 6)
     losses, _, _ = train_written_out(recipe, train, test, 5, steps=2)
     found = recipes.first_steps(recipe, train, 5)["loss"]
     assert found == pytest.approx(losses, rel=1e-4)

@@ -231,6 +231,49 @@ def bits_per_dim(nats: Nats, dims: int) -> Nats:
     return nats / (dims * math.log(2))
 
 
+def frechet_distance(x: Tensor, y: Tensor) -> Tensor:
+    """Compare two samples by the normal densities with their means and covariances.
+
+    The square of the 2-Wasserstein distance of these densities,
+    |m - n|^2 + tr(S + T - 2 (S^(1/2) T S^(1/2))^(1/2)).
+
+    Args:
+        x: shape (N, d), features of images for instance.
+        y: shape (M, d).
+
+    Returns:
+        shape (), float64, on the CPU.
+
+    Raises:
+        ValueError: if a sample has fewer than two rows, or the rows differ in length.
+
+    Source: Dowson and Landau, "The Frechet distance between multivariate normal
+    distributions" (1982); Heusel et al., "GANs trained by a two time-scale update
+    rule converge to a local Nash equilibrium" (2017).
+
+    >>> frechet_distance(torch.tensor([[0.0], [2.0]]), torch.tensor([[3.0], [3.0]]))
+    tensor(6., dtype=torch.float64)
+    """
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+        raise ValueError(
+            f"two samples of rows of one length are compared, not of shapes "
+            f"{tuple(x.shape)} and {tuple(y.shape)}"
+        )
+    if min(len(x), len(y)) < 2:
+        raise ValueError("a covariance needs two rows or more")
+    x, y = x.double().cpu(), y.double().cpu()
+    m, n = x.mean(0), y.mean(0)
+    # S = A^T A and T = B^T B; the trace of the root is the nuclear norm of A B^T.
+    A, B = (
+        torch.linalg.qr(centred, mode="r").R / math.sqrt(len(centred) - 1)
+        for centred in (x - m, y - n)
+    )
+    middle = torch.linalg.svdvals(A @ B.T).sum()
+    spread = A.square().sum() + B.square().sum() - 2 * middle
+    found: Tensor = (m - n).square().sum() + spread
+    return found
+
+
 def count_parameters(model: nn.Module) -> int:
     """Count a network's parameters, frozen ones too, shared ones once.
 

@@ -8,6 +8,7 @@ import torch
 from mfdnn import measure
 from mfdnn.nn import LeNet, SparseLeNet, mlp
 from mfdnn.trace import trace
+from scipy import linalg
 from skimage.data import astronaut, camera
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.metrics import (
@@ -417,3 +418,42 @@ def test_oracles_can_fail():
         x[0].numpy(), y[0].numpy(), data_range=1.0, channel_axis=0
     )
     assert not np.isclose(measure.ssim(x, y)[0].item(), uniform, rtol=1e-3)
+
+
+def test_frechet_distance_is_that_of_normal_densities():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(50, 4)) @ rng.normal(size=(4, 4)) + 3
+    y = rng.normal(size=(70, 4)) @ rng.normal(size=(4, 4))
+    S, T = np.cov(x.T), np.cov(y.T)
+    root = linalg.sqrtm(S @ T).real
+    expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(S + T - 2 * root)
+    found = measure.frechet_distance(torch.tensor(x), torch.tensor(y))
+    assert found.item() == pytest.approx(expected, rel=1e-9)
+    back = measure.frechet_distance(torch.tensor(y), torch.tensor(x))
+    assert back.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_frechet_distance_on_the_line_is_that_of_means_and_deviations():
+    x, y = torch.tensor([[1.0], [2.0], [6.0]]), torch.tensor([[0.0], [4.0]])
+    means, deviations = (x.mean() - y.mean()) ** 2, (x.std() - y.std()) ** 2
+    found = measure.frechet_distance(x, y).item()
+    assert found == pytest.approx((means + deviations).item(), rel=1e-6)
+
+
+def test_frechet_distance_of_fewer_rows_than_columns():
+    x = torch.randn(5, 9, generator=torch.Generator().manual_seed(0))
+    assert abs(measure.frechet_distance(x, x.flip(0)).item()) < 1e-6
+    assert measure.frechet_distance(x, x + 2).item() == pytest.approx(36, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "words"),
+    [
+        (torch.ones(3, 2), torch.ones(3, 4), "of one length"),
+        (torch.ones(3), torch.ones(3), "of one length"),
+        (torch.ones(1, 2), torch.ones(3, 2), "two rows"),
+    ],
+)
+def test_frechet_distance_wants_two_samples(x, y, words):
+    with pytest.raises(ValueError, match=words):
+        measure.frechet_distance(x, y)

@@ -2,6 +2,12 @@
 
 from mfdnn.nn.alexnet import AlexNetCIFAR10
 from mfdnn.nn.autoencoder import Autoencoder
+from mfdnn.nn.gan import (
+    DCGANDiscriminator,
+    DCGANGenerator,
+    MLPDiscriminator,
+    MLPGenerator,
+)
 from mfdnn.nn.googlenet import GoogLeNet, GoogLeNetCIFAR10, Inception
 from mfdnn.nn.lenet import ClassicalLeNet, LeNet, SparseLeNet
 from mfdnn.nn.mlp import mlp
@@ -28,11 +34,15 @@ __all__ = [
     "BasicBlock",
     "Bottleneck",
     "ClassicalLeNet",
+    "DCGANDiscriminator",
+    "DCGANGenerator",
     "DnCNN",
     "GoogLeNet",
     "GoogLeNetCIFAR10",
     "Inception",
     "LeNet",
+    "MLPDiscriminator",
+    "MLPGenerator",
     "NiNCIFAR10",
     "RealNVP",
     "ResNeXtBlock",

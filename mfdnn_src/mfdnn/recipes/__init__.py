@@ -4,7 +4,15 @@ To add an experiment of a kind that is here, see the top of that module. A new k
 is one module with a `Task` and its `RECIPES`, and a line in `KINDS`.
 """
 
-from mfdnn.recipes import autoencode, classify, flow, latent, restore, segment
+from mfdnn.recipes import (
+    adversarial,
+    autoencode,
+    classify,
+    flow,
+    latent,
+    restore,
+    segment,
+)
 from mfdnn.recipes.recipe import (
     Plan,
     Recipe,
@@ -27,7 +35,7 @@ __all__ = [
     "run",
 ]
 
-KINDS = (classify, restore, segment, autoencode, flow, latent)
+KINDS = (classify, restore, segment, autoencode, flow, latent, adversarial)
 #: All recipes by name.
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe for kind in KINDS for recipe in kind.RECIPES

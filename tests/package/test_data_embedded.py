@@ -175,6 +175,16 @@ def test_restoration_crops_tile_their_photographs(photographs, size, color):
     assert np.abs(found.transpose(0, 2, 3, 1) - theirs).max() <= (0 if color else 1)
 
 
+def test_grey_levels_are_the_same_on_every_processor(photographs):
+    """Where 0.299 r + 0.587 g + 0.114 b ends with .5, the order of rounding counts."""
+    red, green, blue = np.moveaxis(photographs["astronaut"].astype(float), 2, 0)
+    grey = np.rint(0.299 * red + 0.587 * green + 0.114 * blue).astype(np.uint8)
+    first = restoration_crops("train", 256)[0, 0].numpy()
+    np.testing.assert_array_equal(first, grey[:256, :256])
+    ties = (299 * red + 587 * green + 114 * blue)[:256, :256] % 1000 == 500
+    assert ties.sum() > 10
+
+
 def test_restoration_crops_are_of_different_photographs():
     pieces = [restoration_crops(split) for split in ("train", "test")]
     assert [p.shape[1:] for p in pieces] == [(1, 64, 64)] * 2

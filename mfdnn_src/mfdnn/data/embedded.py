@@ -164,8 +164,10 @@ def restoration_crops(split: str, size: int = 64, color: bool = False) -> Tensor
     for name in train if split == "train" else ("coffee", "flower"):
         picture = pictures[name]
         if not color:
-            weights = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
-            grey = torch.einsum("chw,c->hw", picture.double(), weights)
+            # One product or sum at a time: a fused sum rounds otherwise, and at
+            # ties the grey level would depend on the processor.
+            red, green, blue = picture.double()
+            grey = 0.299 * red + 0.587 * green + 0.114 * blue
             picture = grey.round().to(torch.uint8)[None]
         tiles = picture.unfold(1, size, size).unfold(2, size, size)
         pieces.append(tiles.permute(1, 2, 0, 3, 4).flatten(0, 1))

@@ -163,7 +163,7 @@ RECIPES = [
         "DnCNN with 17 layers against noise of standard deviation 25/255.",
         "photographs",
         Restore(DnCNN, Noise(25 / 255), side=48),  # lecture topic 4.03
-        epochs=45,
+        epochs=150,
         batch_size=8,
         headline="test_psnr",
         settings={"lr": 1e-3, "schedule": "one-cycle", "crop": 40},
@@ -183,7 +183,7 @@ RECIPES = [
         "VDSR with 20 layers, factor 3.",
         "photographs",
         Restore(VDSR, Shrink(3), side=60),  # lecture topic 4.07
-        epochs=30,
+        epochs=60,
         batch_size=16,
         headline="test_psnr",
         settings={"lr": 1e-3, "schedule": "one-cycle", "crop": 42},

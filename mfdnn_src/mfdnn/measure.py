@@ -235,7 +235,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> Tensor:
     """Compare two samples by the normal densities with their means and covariances.
 
     The square of the 2-Wasserstein distance of these densities,
-    |m - n|^2 + tr(S + T - 2 (S^(1/2) T S^(1/2))^(1/2)).
+    ``|m - n|^2 + tr(S + T - 2 (S^(1/2) T S^(1/2))^(1/2))``.
 
     Args:
         x: shape (N, d), features of images for instance.

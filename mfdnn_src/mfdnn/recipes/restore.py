@@ -38,7 +38,8 @@ class Noise:
 
     def __call__(self, clean: Tensor, generator: Generator | None) -> Tensor:
         """Return noisy images of the same shape; draws are from a CPU generator."""
-        noise = torch.randn(clean.shape, generator=generator).to(clean)
+        noise = torch.randn(clean.shape, generator=generator, dtype=clean.dtype)
+        noise = noise.to(clean.device)
         return clean + self.sigma * noise
 
 

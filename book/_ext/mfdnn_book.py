@@ -1,12 +1,15 @@
 """Sphinx extension of the book: what ties statements, cells and topics together.
 
 * hides the .md side of each paired page, so that Sphinx reads the executed one
+* ``:::{figure-of} PAGE NAME`` shows a figure of a page on another one
 * ``:::{lecture-map}``, ``:::{errata}``, ``:::{theorem-index}``, ``:::{records}``
   ``:::{verification-report}`` and ``:::{matrix}`` print tables made from the
   book's own files
 """
 
+import base64
 import json
+import os
 import re
 import sys
 import zlib
@@ -339,6 +342,47 @@ class Records(MarkdownTable):
         return out or ["There are no records yet."]
 
 
+class FigureOf(SphinxDirective):
+    """A figure that the cell of another page has drawn, with a caption of its own."""
+
+    required_arguments = 2  # the page, and the name of its figure
+    has_content = True
+
+    def run(self):
+        """A figure in the place of a cell's output; the picture is the stored one."""
+        page, name = self.arguments
+        path = Path(self.env.srcdir) / f"{page}.ipynb"
+        self.env.note_dependency(str(path))
+        shown = stored_figure(json.loads(path.read_text(encoding="utf-8")), name)
+        if shown is None:
+            raise self.error(f"{page} has no figure {name}")
+        picture, alt = shown
+        file = Path(self.env.app.outdir).parent / "jupyter_execute" / f"{name}-of.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(picture)
+        here = Path(self.env.doc2path(self.env.docname)).parent
+        image = nodes.image(uri=os.path.relpath(file, here), alt=alt)
+        caption = nodes.caption()
+        caption += self.parse_inline(" ".join(self.content), lineno=self.lineno)[0]
+        return [
+            nodes.container(
+                "", nodes.figure("", image, caption), classes=["cell_output"]
+            )
+        ]
+
+
+def stored_figure(notebook, name):
+    """The PNG and the alternative text of a notebook's figure of that name."""
+    for cell in notebook["cells"]:
+        shown = cell["metadata"].get("mystnb", {})
+        if shown.get("figure", {}).get("name") == name:
+            for output in cell["outputs"]:
+                if "image/png" in output.get("data", {}):
+                    png = "".join(output["data"]["image/png"])
+                    return base64.b64decode(png), shown["image"]["alt"]
+    return None
+
+
 def setup(app):
     """Register everything with Sphinx."""
     app.connect("config-inited", hide_twins, priority=100)
@@ -348,6 +392,7 @@ def setup(app):
     app.connect("doctree-resolved", drop_repeated_ids)
     app.connect("doctree-resolved", keep_punctuation_with_formulas)
     app.connect("html-page-context", drop_thebe, priority=900)
+    app.add_directive("figure-of", FigureOf)
     app.add_directive("lecture-map", LectureMap)
     app.add_directive("errata", Errata)
     app.add_directive("matrix", Matrix)

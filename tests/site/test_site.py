@@ -3,11 +3,13 @@
 Needs the book (make book) and Chromium; skipped, with the reason, without them.
 """
 
+import base64
 import functools
 import json
 import re
 import statistics
 from collections import Counter
+from html import unescape
 from urllib.parse import unquote
 
 import pytest
@@ -386,6 +388,21 @@ def test_launch_buttons_open_this_notebook(name):
     )
     assert binder in links
     assert (checks.ROOT / f"book/{name}.ipynb").exists()
+
+
+def test_the_front_page_shows_a_figure_that_a_cell_has_drawn():
+    figure = html("intro").split("<figure", 1)[1].split("</figure>", 1)[0]
+    source, alt = (re.search(rf' {a}="([^"]*)"', figure)[1] for a in ("src", "alt"))
+    path = BOOK / "ch5-unsupervised/conclusion.ipynb"
+    (cell,) = (
+        cell
+        for cell in json.loads(path.read_text("utf-8"))["cells"]
+        if "fig-four-models" in str(cell["metadata"])
+    )
+    (output,) = cell["outputs"]
+    drawn = base64.b64decode("".join(output["data"]["image/png"]))
+    assert (SITE / source).read_bytes() == drawn
+    assert unescape(alt) == cell["metadata"]["mystnb"]["image"]["alt"]
 
 
 def test_every_mapped_section_exists():

@@ -356,7 +356,10 @@ def test_spectral_layers_have_norm_one():
         assert abs(norm - 1) < 1e-3
 
 
-@pytest.mark.parametrize("name", ["gan-mnist", "dcgan-cifar10", "sngan-cifar10"])
+ROWS = ["gan-mnist", "dcgan-cifar10", "sngan-cifar10"]
+
+
+@pytest.mark.parametrize("name", ROWS)
 def test_two_steps_of_the_recipes(name):
     recipe = replace(recipes.find(name), batch_size=2)
     train = shorter(recipe.load("embedded")[0], 6)

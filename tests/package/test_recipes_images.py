@@ -18,7 +18,11 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.metrics import jaccard_score
 from torch.nn.functional import interpolate
 
-from tests.package import test_recipes_flows, test_recipes_latent
+from tests.package import (
+    test_recipes_adversarial,
+    test_recipes_flows,
+    test_recipes_latent,
+)
 from tests.package.compare import (
     learning_rate,
     no_schedule,
@@ -46,7 +50,12 @@ def test_recipes_have_the_lectures_networks(name):
 
 def test_every_recipe_is_tested_here_or_beside():
     classifiers = [recipe.name for recipe in classify.RECIPES]
-    others = [*ROWS, *test_recipes_flows.ROWS, *test_recipes_latent.ROWS]
+    others = [
+        *ROWS,
+        *test_recipes_flows.ROWS,
+        *test_recipes_latent.ROWS,
+        *test_recipes_adversarial.ROWS,
+    ]
     assert [*classifiers, *others] == list(recipes.RECIPES)
 
 

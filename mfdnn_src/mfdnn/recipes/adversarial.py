@@ -245,7 +245,7 @@ RECIPES = [
         "GAN of fully connected networks, non-saturating loss.",
         "mnist",
         Adversarial(MLPGenerator, MLPDiscriminator, 100),  # lecture topic 5.99
-        epochs=60,
+        epochs=30,
         batch_size=100,
         headline="frechet_distance",
         settings={"lr": 2e-4, "beta_1": 0.5, "hinge": False},

@@ -231,6 +231,23 @@ def bits_per_dim(nats: Nats, dims: int) -> Nats:
     return nats / (dims * math.log(2))
 
 
+def perplexity(counts: Tensor) -> Tensor:
+    """Say how many values are in use: e to the entropy of their shares.
+
+    Args:
+        counts: how often each value occurs, shape (K,), not all zero.
+
+    Returns:
+        shape (), float64: k if k values are equally frequent and no others occur.
+
+    >>> perplexity(torch.tensor([5, 0, 5, 5]))
+    tensor(3.0000, dtype=torch.float64)
+    """
+    share = counts.double() / counts.sum()
+    entropy: Tensor = -torch.xlogy(share, share).sum()
+    return entropy.exp()
+
+
 def frechet_distance(x: Tensor, y: Tensor) -> Tensor:
     """Compare two samples by the normal densities with their means and covariances.
 

@@ -8,7 +8,7 @@ import torch
 from mfdnn import measure
 from mfdnn.nn import LeNet, SparseLeNet, mlp
 from mfdnn.trace import trace
-from scipy import linalg
+from scipy import linalg, stats
 from skimage.data import astronaut, camera
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.metrics import (
@@ -418,6 +418,13 @@ def test_oracles_can_fail():
         x[0].numpy(), y[0].numpy(), data_range=1.0, channel_axis=0
     )
     assert not np.isclose(measure.ssim(x, y)[0].item(), uniform, rtol=1e-3)
+
+
+def test_perplexity_is_that_of_scipys_entropy():
+    counts = torch.tensor([7, 0, 2, 41])
+    expected = math.exp(stats.entropy(counts.numpy()))
+    assert measure.perplexity(counts).item() == pytest.approx(expected, rel=1e-12)
+    assert measure.perplexity(torch.tensor([0, 9])).item() == 1
 
 
 def test_frechet_distance_is_that_of_normal_densities():

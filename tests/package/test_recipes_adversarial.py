@@ -213,7 +213,7 @@ def no_hinge(monkeypatch, recipe, train):
 
 def usual_betas(monkeypatch, recipe, train):
     real = adversarial.Adam
-    monkeypatch.setattr(adversarial, "Adam", lambda p, lr, betas: real(p, lr=lr))
+    monkeypatch.setattr(adversarial, "Adam", lambda p, lr, betas=None: real(p, lr))
 
 
 def one_latent_for_both(monkeypatch, recipe, train):

@@ -3,7 +3,6 @@
 To add an experiment of this kind, add an entry to `RECIPES` at the end of this file.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from torch.optim import Adam, Optimizer
 
 from mfdnn.data import DataSet, LabelledImages, to_unit
 from mfdnn.data.batches import Transform
-from mfdnn.measure import frechet_distance
+from mfdnn.measure import frechet_distance, perplexity
 from mfdnn.modes import evaluating
 from mfdnn.nn import (
     DCGANDiscriminator,
@@ -68,16 +67,12 @@ class Game:
         self.generator, self.discriminator = generator, discriminator
         self.judge, self.forward = judge, forward
         self.hinge = bool(settings["hinge"])
+        lr, betas = float(settings["lr"]), (float(settings["beta_1"]), 0.999)
         self.optimizers: dict[str, Optimizer] = {
-            name: Adam(
-                network.parameters(),
-                lr=float(settings["lr"]),
-                betas=(float(settings["beta_1"]), 0.999),
-            )
-            for name, network in self.networks.items()
+            "generator": Adam(generator.parameters(), lr, betas),
+            "discriminator": Adam(discriminator.parameters(), lr, betas),
+            "judge": Adam(judge.parameters(), 1e-3),
         }
-        for group in self.optimizers["judge"].param_groups:
-            group.update(lr=1e-3, betas=(0.9, 0.999))
 
     @property
     def networks(self) -> Mapping[str, nn.Module]:
@@ -207,13 +202,10 @@ class Adversarial(Task):
                 [learner.generator(some) for some in torch.split(z, CHUNK)]
             )
             features, logits = _seen(judge, fake)
-        share = logits.argmax(1).bincount(minlength=logits.shape[1]).double().cpu()
-        share /= share.sum()
-        entropy = -torch.xlogy(share, share).sum().item()
         return {
             "frechet_distance": frechet_distance(features, real).item(),
             "frechet_halves": frechet_distance(real[::2], real[1::2]).item(),
-            "classes": math.exp(entropy),
+            "classes": perplexity(logits.argmax(1).bincount()).item(),
             "judge_accuracy": right,
         }
 

@@ -14,6 +14,7 @@ from torch.nn.functional import mse_loss
 
 from mfdnn.data import DataSet, LabelledImages, to_unit
 from mfdnn.data.batches import Transform
+from mfdnn.measure import perplexity
 from mfdnn.modes import evaluating
 from mfdnn.nn import VAE, VQVAE, Sampled, VectorQuantized
 from mfdnn.recipes.optimize import ADAM_SETTINGS, adam
@@ -202,9 +203,8 @@ class Quantize(Task):
                 found = model(some)
                 total += (found.rebuilt.float() - some).square().double().sum().item()
                 count += found.codes.flatten().bincount(minlength=len(count)).cpu()
-        share = count / count.sum()
-        entropy = -torch.xlogy(share, share).sum().item()
-        return {"test_mse": total / x.numel(), "perplexity": math.exp(entropy)}
+        used = perplexity(count).item()
+        return {"test_mse": total / x.numel(), "perplexity": used}
 
     def sample(
         self, learner: Learner, test: DataSet, generator: Generator

@@ -131,10 +131,10 @@ RECIPES = [
         "NICE of four couplings with five hidden layers of 1,000.",
         "mnist",
         Likelihood(nice_density, flat=True),  # lecture topic 5.47
-        epochs=100,
-        batch_size=128,
+        epochs=60,
+        batch_size=256,
         headline="test_nats",
-        settings={"lr": 1e-3, "schedule": "constant"},
+        settings={"lr": 1e-3, "schedule": "cosine"},
     ),
     Recipe(
         "realnvp-cifar10",

@@ -20,6 +20,7 @@ from torch.nn.functional import interpolate
 
 from tests.package import (
     test_recipes_adversarial,
+    test_recipes_fast,
     test_recipes_flows,
     test_recipes_latent,
 )
@@ -51,6 +52,7 @@ def test_recipes_have_the_lectures_networks(name):
 def test_every_recipe_is_tested_here_or_beside():
     classifiers = [recipe.name for recipe in classify.RECIPES]
     others = [
+        *test_recipes_fast.ROWS,
         *ROWS,
         *test_recipes_flows.ROWS,
         *test_recipes_latent.ROWS,

@@ -2,6 +2,7 @@
 
 from mfdnn.nn.alexnet import AlexNetCIFAR10
 from mfdnn.nn.autoencoder import Autoencoder
+from mfdnn.nn.fast import FastCIFAR10
 from mfdnn.nn.gan import (
     DCGANDiscriminator,
     DCGANGenerator,
@@ -37,6 +38,7 @@ __all__ = [
     "DCGANDiscriminator",
     "DCGANGenerator",
     "DnCNN",
+    "FastCIFAR10",
     "GoogLeNet",
     "GoogLeNetCIFAR10",
     "Inception",

@@ -8,6 +8,7 @@ from mfdnn.recipes import (
     adversarial,
     autoencode,
     classify,
+    fast,
     flow,
     latent,
     restore,
@@ -35,7 +36,7 @@ __all__ = [
     "run",
 ]
 
-KINDS = (classify, restore, segment, autoencode, flow, latent, adversarial)
+KINDS = (classify, fast, restore, segment, autoencode, flow, latent, adversarial)
 #: All recipes by name.
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe for kind in KINDS for recipe in kind.RECIPES

@@ -38,12 +38,15 @@ class Plan:
         generator: a CPU generator, for draws that a step needs (noise, samples). The
             order of the batches comes from it too. Initial weights come from torch's
             global generators, which are seeded.
+        train: the tensors of the training batches, for what is fixed by data; none
+            where a network is only to be counted.
     """
 
     settings: Settings
     compute: Compute
     steps: int
     generator: Generator
+    train: tuple[Tensor, ...] = ()
 
 
 class Task(ABC):
@@ -267,9 +270,10 @@ def prepare(
     """
     task, settings = recipe.task, recipe.settings
     steps = recipe.epochs * -(-len(train) // recipe.batch_size)
-    learner = task.learner(Plan(settings, compute, steps, generator))
+    tensors = task.tensors(train.to(compute.device), settings)
+    learner = task.learner(Plan(settings, compute, steps, generator, tensors))
     batches = Batches(
-        *task.tensors(train.to(compute.device), settings),
+        *tensors,
         batch_size=recipe.batch_size,
         generator=generator,
         transform=task.transform(settings),

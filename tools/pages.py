@@ -20,6 +20,7 @@ import re
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 import jupytext
@@ -48,9 +49,9 @@ METADATA = {  # no versions: the same on every machine
 TIME_LIMIT = 120  # seconds a cell
 SETUP = """\
 # Every page starts with this cell. On Colab it installs the package.
-import importlib.util
-if importlib.util.find_spec("mfdnn") is None:
-    %pip install -q "mfdnn @ git+{url}"
+from importlib.metadata import distributions
+if "{version}" not in {{d.version for d in distributions(name="mfdnn")}}:
+    %pip install -qU "mfdnn@git+{url}@launch"
 import matplotlib.pyplot as plt
 import torch
 from mfdnn.notebook import setup_page
@@ -65,6 +66,11 @@ def repository_url(root):
     """The repository's address, as _config.yml states it."""
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     return config["repository"]["url"]
+
+
+def setup_cell(root):
+    """The first cell of every page."""
+    return SETUP.format(url=repository_url(root), version=version("mfdnn"))
 
 
 def find_pages(root):
@@ -97,7 +103,7 @@ def read_source(path, root):
     notebook = jupytext.reads(text, fmt="md:myst")
     notebook.metadata = nbformat.from_dict(METADATA)
     seen = {}
-    setup = SETUP.format(url=repository_url(root))
+    setup = setup_cell(root)
     for cell in notebook.cells:
         if "setup" in cell.metadata.get("tags", []):
             cell.source = setup
@@ -136,7 +142,7 @@ def refresh_setup_cell(path, root):
     """Rewrite the setup cell of a .md side when the repository moved."""
     text = path.read_text(encoding="utf-8")
     cell = r"(```\{code-cell\} ipython3\n:tags: \[setup\]\n\n)((?!```)[^\n]*\n)*```"
-    setup = SETUP.format(url=repository_url(root))
+    setup = setup_cell(root)
     fresh = re.sub(cell, lambda found: f"{found[1]}{setup}\n```", text)
     if fresh != text:
         path.write_text(fresh, encoding="utf-8")

@@ -152,7 +152,7 @@ def cells_fit(root):
 
 def setup_cells(root):
     """The first code cell of each page is the setup cell, the same everywhere."""
-    setup = page_tool.SETUP.format(url=page_tool.repository_url(root))
+    setup = page_tool.setup_cell(root)
     bad = []
     for path in page_tool.find_pages(root):
         blocks = re.findall(

@@ -51,7 +51,7 @@ SETUP = """\
 # Every page starts with this cell. On Colab it installs the package.
 from importlib.metadata import distributions
 if "{version}" not in {{d.version for d in distributions(name="mfdnn")}}:
-    %pip install -qU "mfdnn@git+{url}@launch"
+    %pip install -qU "mfdnn@git+{url}"
 import matplotlib.pyplot as plt
 import torch
 from mfdnn.notebook import setup_page

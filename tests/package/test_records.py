@@ -243,7 +243,7 @@ def test_rows_of_pictures_are_whole(recipe):
     """Rows are kinds: degraded, restored, clean; the stored pictures have them so."""
     file = records.folder() / f"{recipe.name}.png"
     rows = {"Restore": 3, "Segment": 3, "Rebuild": 2, "Detect": 4, "Likelihood": 8}
-    rows |= {"Evidence": 8, "Quantize": 2}
+    rows |= {"Evidence": 8, "Quantize": 2, "Adversarial": 8}
     if not file.exists():
         pytest.skip("no picture of it")
     wide, high = Image.open(file).size

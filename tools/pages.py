@@ -20,7 +20,6 @@ import re
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 
 import jupytext
@@ -29,6 +28,7 @@ import nbformat
 import needs
 import reading
 import yaml
+from mfdnn import __version__
 from nbclient import NotebookClient
 from nbclient.exceptions import (
     CellExecutionError,
@@ -70,7 +70,7 @@ def repository_url(root):
 
 def setup_cell(root):
     """The first cell of every page."""
-    return SETUP.format(url=repository_url(root), version=version("mfdnn"))
+    return SETUP.format(url=repository_url(root), version=__version__)
 
 
 def find_pages(root):

@@ -1,8 +1,11 @@
 """The sources of the book keep its rules."""
 
 import re
+import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
+import mfdnn
 import pytest
 import yaml
 
@@ -36,6 +39,16 @@ def test_finished_chapters_are_mapped(chapter, count):
     own = [t for t in topics if t["id"].startswith(f"{chapter}.")]
     assert len(own) == count
     assert [t["id"] for t in own if t["page"] == "unwritten"] == []
+
+
+def test_the_version_is_the_same_everywhere():
+    """The setup cells compare the installed one, the tools write the package's own."""
+    project = tomllib.loads((checks.ROOT / "pyproject.toml").read_text("utf-8"))
+    citation = yaml.safe_load((checks.ROOT / "CITATION.cff").read_text("utf-8"))
+    stated = {project["project"]["version"], citation["version"], version("mfdnn")}
+    assert stated == {mfdnn.__version__}
+    setup = checks.page_tool.setup_cell(checks.ROOT)
+    assert f'if "{mfdnn.__version__}" not in' in setup
 
 
 @pytest.mark.parametrize(
